@@ -1,0 +1,186 @@
+//! Errors: one enum for what a user meets, kept whole inside every `io::Error`.
+
+use std::{fmt, io};
+
+/// Any error, boxed: what services below and above speak.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong with a session, its links or the opening of either.
+///
+/// Reading and writing a transport return it inside an [`io::Error`], with a kind chosen for each variant; it is found again with
+/// `get_ref` and `downcast_ref`:
+///
+/// ```
+/// fn is_gap(error: &std::io::Error) -> bool {
+///     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<unbroken::Error>());
+///     matches!(inner, Some(unbroken::Error::Closed(unbroken::CloseReason::Gap)))
+/// }
+/// assert!(is_gap(&unbroken::Error::Closed(unbroken::CloseReason::Gap).into()));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting of the configuration cannot be used.
+    #[error("the configuration's `{field}` cannot be used: {problem}")]
+    Config {
+        /// The setting, as the builder method is called.
+        field: &'static str,
+        /// What is wrong with it and what would do.
+        problem: String,
+    },
+    /// A target that names no place to dial.
+    #[error("cannot dial {target:?}: {problem}")]
+    Target {
+        /// The target as it was given.
+        target: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The service that dials could not give a link.
+    #[error("no link to the peer could be opened")]
+    Dial(#[source] BoxError),
+    /// The link failed while the session was being opened or resumed on it.
+    #[error("the link failed during the handshake")]
+    Link(#[source] io::Error),
+    /// The peer did not take its next step in the handshake in time.
+    #[error("the peer did not finish the handshake in time")]
+    HandshakeTimeout,
+    /// The peer's handshake cannot be right.
+    #[error("the peer's handshake is wrong: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// The server has as many sessions or handshakes as it is configured to have, and gave this one up. The peer may try again.
+    #[error("the server is full: {0}")]
+    Overloaded(&'static str),
+    /// A resume was turned away.
+    #[error("the resume was turned away: {0}")]
+    Resume(#[from] ResumeError),
+    /// The session is over.
+    #[error("the session is over: {0}")]
+    Closed(CloseReason),
+    /// Something was written after the write side was shut down.
+    #[error("the write side of the transport was shut down")]
+    WriteAfterShutdown,
+    /// Only the end that dials can replace the link.
+    #[error("only the client of a session can migrate it: the server cannot dial")]
+    CannotDial,
+}
+
+impl Error {
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Config { .. } | Self::Target { .. } => io::ErrorKind::InvalidInput,
+            Self::Dial(source) => source
+                .downcast_ref::<io::Error>()
+                .map_or(io::ErrorKind::Other, io::Error::kind),
+            Self::Link(source) => source.kind(),
+            Self::HandshakeTimeout => io::ErrorKind::TimedOut,
+            Self::Handshake(_) => io::ErrorKind::InvalidData,
+            Self::Overloaded(_) => io::ErrorKind::QuotaExceeded,
+            Self::Resume(_) => io::ErrorKind::ConnectionRefused,
+            Self::Closed(reason) => reason.kind(),
+            Self::WriteAfterShutdown => io::ErrorKind::BrokenPipe,
+            Self::CannotDial => io::ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// This end dropped its transport, and what it had written is on its way.
+    Local,
+    /// The peer closed the session in order. Reading returns the end of the stream, not an error.
+    Peer,
+    /// No link was attached within the resume window.
+    Expired,
+    /// The server does not know the session, or no longer: it closed it, expired it, restarted, or could not satisfy the resume.
+    Refused,
+    /// More was lost with the link than one end still holds: the stream cannot be continued without a hole.
+    Gap,
+    /// One direction has had 2^64 − 1 bytes, as many as an offset can count.
+    Exhausted,
+    /// The runtime that kept the session was shut down.
+    Abandoned,
+}
+
+impl CloseReason {
+    fn kind(self) -> io::ErrorKind {
+        match self {
+            Self::Local | Self::Peer => io::ErrorKind::BrokenPipe,
+            Self::Expired => io::ErrorKind::TimedOut,
+            Self::Refused => io::ErrorKind::ConnectionReset,
+            Self::Gap => io::ErrorKind::InvalidData,
+            Self::Exhausted => io::ErrorKind::Other,
+            Self::Abandoned => io::ErrorKind::ConnectionAborted,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "this end closed it",
+            Self::Peer => "the peer closed it",
+            Self::Expired => "no link was attached within the resume window",
+            Self::Refused => "the server refused to resume it",
+            Self::Gap => "more was lost with the link than the history holds; a larger history prevents it",
+            Self::Exhausted => "one direction has had as many bytes as an offset can count",
+            Self::Abandoned => "the runtime that kept it was shut down",
+        })
+    }
+}
+
+/// What is wrong with a peer's handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The first byte belongs to no protocol that is spoken here.
+    #[error("the first byte, {0:#04x}, belongs to no protocol spoken here")]
+    FirstByte(u8),
+    /// A public key of 0, with which everybody would know the secret.
+    #[error("the public key is 0")]
+    ZeroPublicKey,
+    /// The proof of knowing the session's key does not hold.
+    #[error("the proof of knowing the session's key does not hold")]
+    Proof,
+    /// A message came in that no step of the handshake waits for.
+    #[error("bytes came in that no step waits for")]
+    OutOfPlace,
+}
+
+/// Why a resume was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// There is no session of this id, or no longer.
+    #[error("there is no session of this id")]
+    Unknown,
+    /// The request is not from the session's peer.
+    #[error("the request's proof does not hold")]
+    Proof,
+    /// The peer says it has received more than was sent.
+    #[error("the peer claims to have received more than was sent")]
+    ReceivedTooMuch,
+    /// The peer says it has sent less than was received.
+    #[error("the peer claims to have sent less than was received")]
+    SentTooLittle,
+    /// The peer lacks bytes that this end no longer holds.
+    #[error("the peer lacks more than the history holds")]
+    Gap,
+    /// This end closed the session and the peer has had everything.
+    #[error("the session has ended and the peer has received all of it")]
+    Ended,
+    /// A newer resume has been attached meanwhile.
+    #[error("a newer link has been attached meanwhile")]
+    Stale,
+    /// The session is over.
+    #[error("the session is over")]
+    Closed,
+}

@@ -1,0 +1,148 @@
+//! A byte queue in one circular allocation that grows on demand.
+
+/// The smallest allocation, in bytes: a page.
+const SMALLEST: usize = 4096;
+
+/// Bytes in, bytes out, in order.
+///
+/// Invariants: `len <= bytes.len()`, and `head < bytes.len()` unless nothing is allocated. The queued bytes are the `len` bytes
+/// from `head` on, going round at the end of the allocation.
+#[derive(Default)]
+pub(crate) struct Ring {
+    bytes: Box<[u8]>,
+    head: usize,
+    len: usize,
+}
+
+impl Ring {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes allocated now.
+    pub(crate) fn allocated(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends `input`. The allocation grows by doubling and never beyond `most`, which the caller keeps `>= len + input.len()`.
+    pub(crate) fn push(&mut self, input: &[u8], most: usize) {
+        let needed = self.len + input.len();
+        debug_assert!(needed <= most);
+        if needed > self.bytes.len() {
+            self.grow(needed.next_power_of_two().clamp(SMALLEST, most.max(needed)));
+        }
+        let tail = self.index(self.len);
+        let before_end = input.len().min(self.bytes.len() - tail);
+        let (first, second) = input.split_at(before_end);
+        self.bytes[tail..tail + first.len()].copy_from_slice(first);
+        self.bytes[..second.len()].copy_from_slice(second);
+        self.len = needed;
+    }
+
+    /// Drops the first `count` bytes, all of them if there are fewer.
+    pub(crate) fn pop(&mut self, count: usize) {
+        let count = count.min(self.len);
+        if count > 0 {
+            self.head = self.index(count);
+            self.len -= count;
+        }
+    }
+
+    /// The bytes from position `from` on, in the one or two pieces in which they lie.
+    pub(crate) fn slices(&self, from: usize) -> (&[u8], &[u8]) {
+        let from = from.min(self.len);
+        if from == self.len {
+            return (&[], &[]);
+        }
+        let start = self.index(from);
+        let count = self.len - from;
+        let before_end = count.min(self.bytes.len() - start);
+        (
+            &self.bytes[start..start + before_end],
+            &self.bytes[..count - before_end],
+        )
+    }
+
+    /// [`slices`](Self::slices) to write to.
+    pub(crate) fn slices_mut(&mut self, from: usize) -> (&mut [u8], &mut [u8]) {
+        let from = from.min(self.len);
+        if from == self.len {
+            return (&mut [], &mut []);
+        }
+        let start = self.index(from);
+        let count = self.len - from;
+        let (front, back) = self.bytes.split_at_mut(start);
+        let before_end = count.min(back.len());
+        (&mut back[..before_end], &mut front[..count - before_end])
+    }
+
+    /// Gives the allocation back if nothing is queued.
+    pub(crate) fn release(&mut self) {
+        if self.len == 0 {
+            *self = Self::default();
+        }
+    }
+
+    /// Where the byte at `position` lies. Only with an allocation.
+    fn index(&self, position: usize) -> usize {
+        let index = self.head + position;
+        if index >= self.bytes.len() {
+            index - self.bytes.len()
+        } else {
+            index
+        }
+    }
+
+    fn grow(&mut self, capacity: usize) {
+        let mut bytes = vec![0; capacity].into_boxed_slice();
+        let (first, second) = self.slices(0);
+        bytes[..first.len()].copy_from_slice(first);
+        bytes[first.len()..first.len() + second.len()].copy_from_slice(second);
+        self.bytes = bytes;
+        self.head = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::Ring;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_queue(steps in proptest::collection::vec((any::<bool>(), 0usize..9000), 1..60)) {
+            const MOST: usize = 20_000;
+            let mut ring = Ring::default();
+            let mut model = VecDeque::new();
+            let mut next = 0u8;
+            for (push, count) in steps {
+                if push {
+                    let count = count.min(MOST - ring.len());
+                    let input: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
+                    ring.push(&input, MOST);
+                    model.extend(input);
+                } else {
+                    ring.pop(count);
+                    model.drain(..count.min(model.len()));
+                    if count % 7 == 0 {
+                        ring.release();
+                    }
+                }
+                prop_assert!(ring.allocated() <= MOST);
+                let from = count.min(model.len());
+                let expected: Vec<u8> = model.iter().skip(from).copied().collect();
+                let (first, second) = ring.slices(from);
+                prop_assert_eq!([first, second].concat(), expected.clone());
+                let (first, second) = ring.slices_mut(from);
+                prop_assert_eq!([&*first, &*second].concat(), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! snet's handshakes, each role a machine that is fed bytes in pieces of any size (`docs/PROTOCOL.md`, "New session", "Resume").
+
+use super::{
+    KeyAgreement, PublicKey, SessionKey,
+    cipher::mask_connection_id,
+    message::{
+        Challenge, Counts, LONGEST, OPEN, OPEN_LEN, OpenReply, PROOF_LEN, Proof, REPLY_LEN, RESUME,
+        RESUME_LEN, ResumeReply, ResumeRequest, encode_open,
+    },
+};
+use crate::error::HandshakeError;
+
+/// A handshake under way.
+///
+/// The driver writes what [`transmit`](Self::transmit) gives until it gives nothing, then reads at most
+/// [`wanted`](Self::wanted) bytes and hands them to [`receive`](Self::receive), and so on; what each role asks of its driver in
+/// between stands with the role. It never wants a byte beyond the handshake, so whatever follows stays in the link. `wanted` is 0
+/// while the machine has something to transmit, waits for a decision, or is at its end.
+pub trait Handshake {
+    /// What is to be written next.
+    fn transmit(&self) -> &[u8];
+    /// `count` bytes of [`transmit`](Self::transmit) have been written.
+    fn transmitted(&mut self, count: usize);
+    /// The most bytes that may be read now.
+    fn wanted(&self) -> usize;
+    /// Takes bytes that were read.
+    ///
+    /// # Errors
+    ///
+    /// What the peer did wrong; the link is to be closed.
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError>;
+}
+
+/// A client that opens a session.
+///
+/// As soon as [`opened`](Self::opened) gives the session it can be resumed, though the last message has yet to be written.
+#[derive(Debug)]
+pub struct ClientOpen {
+    agreement: KeyAgreement,
+    wire: Wire,
+    opened: Option<Opened>,
+}
+
+/// A session as its handshake leaves it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The connection id.
+    pub id: u64,
+    /// The session's key.
+    pub key: SessionKey,
+}
+
+impl ClientOpen {
+    /// Starts with this end's key.
+    pub fn new(agreement: KeyAgreement) -> Self {
+        let wire = Wire::new(&encode_open(agreement.public()), REPLY_LEN);
+        Self {
+            agreement,
+            wire,
+            opened: None,
+        }
+    }
+
+    /// The session, once the server has named it.
+    pub fn opened(&self) -> Option<&Opened> {
+        self.opened.as_ref()
+    }
+}
+
+impl Handshake for ClientOpen {
+    fn transmit(&self) -> &[u8] {
+        self.wire.transmit()
+    }
+
+    fn transmitted(&mut self, count: usize) {
+        self.wire.transmitted(count);
+    }
+
+    fn wanted(&self) -> usize {
+        self.wire.wanted()
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
+        let Some(message) = self.wire.receive::<REPLY_LEN>(bytes)? else {
+            return Ok(());
+        };
+        let reply = OpenReply::decode(&message);
+        let peer = PublicKey::from_bytes(reply.public).ok_or(HandshakeError::ZeroPublicKey)?;
+        let key = self.agreement.agree(peer);
+        self.wire
+            .send(&key.prove(&reply.challenge.to_le_bytes()).0, 0);
+        self.opened = Some(Opened {
+            id: mask_connection_id(&key, reply.masked_id),
+            key,
+        });
+        Ok(())
+    }
+}
+
+/// A client that resumes a session.
+///
+/// When [`reply`](Self::reply) gives the server's answer, the driver looks at the counts and, if the session can go on with them,
+/// calls [`confirm`](Self::confirm).
+#[derive(Debug)]
+pub struct ClientResume {
+    key: SessionKey,
+    wire: Wire,
+    reply: Option<ResumeReply>,
+}
+
+impl ClientResume {
+    /// Starts with what is to be resumed, and this end's counts.
+    pub fn new(session: &Opened, counts: Counts) -> Self {
+        let request = ResumeRequest::new(session.id, counts, &session.key);
+        Self {
+            key: session.key.clone(),
+            wire: Wire::new(&request.encode(), REPLY_LEN),
+            reply: None,
+        }
+    }
+
+    /// The server's answer, once it is there.
+    pub fn reply(&self) -> Option<ResumeReply> {
+        self.reply
+    }
+
+    /// Sends the proof that the request was no copy, if it was granted.
+    pub fn confirm(&mut self) {
+        if let Some(ResumeReply::Granted { challenge, .. }) = self.reply {
+            self.wire
+                .send(&self.key.prove(&challenge.get().to_le_bytes()).0, 0);
+        }
+    }
+}
+
+impl Handshake for ClientResume {
+    fn transmit(&self) -> &[u8] {
+        self.wire.transmit()
+    }
+
+    fn transmitted(&mut self, count: usize) {
+        self.wire.transmitted(count);
+    }
+
+    fn wanted(&self) -> usize {
+        self.wire.wanted()
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
+        if let Some(message) = self.wire.receive::<REPLY_LEN>(bytes)? {
+            self.reply = Some(ResumeReply::decode(&message).ok_or(HandshakeError::OutOfPlace)?);
+        }
+        Ok(())
+    }
+}
+
+/// A server on a new link.
+///
+/// When [`hello`](Self::hello) gives what the client wants, the driver answers with [`open`](Self::open),
+/// [`resume`](Self::resume) or [`refuse`](Self::refuse). After the first two the client has the word, and
+/// [`is_proved`](Self::is_proved) tells when it has proved itself; before that nothing it said may have an effect on a session.
+#[derive(Debug)]
+pub struct ServerHandshake {
+    wire: Wire,
+    stage: Stage,
+}
+
+/// What a client wants of a new link.
+#[derive(Clone, Copy, Debug)]
+pub enum Hello {
+    /// A session.
+    Open(PublicKey),
+    /// A session it had before.
+    Resume(ResumeRequest),
+}
+
+#[derive(Debug)]
+enum Stage {
+    FirstByte,
+    Open,
+    Resume,
+    Hello(Hello),
+    Proof(SessionKey, u64),
+    Proved,
+    Refused,
+}
+
+impl Default for ServerHandshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ServerHandshake {
+    /// Waits for a client's first message.
+    pub fn new() -> Self {
+        Self {
+            // The shorter of both first messages, so that nothing beyond either is read.
+            wire: Wire::new(&[], OPEN_LEN),
+            stage: Stage::FirstByte,
+        }
+    }
+
+    /// What the client wants, once it has said so and until it is answered.
+    pub fn hello(&self) -> Option<Hello> {
+        match self.stage {
+            Stage::Hello(hello) => Some(hello),
+            _ => None,
+        }
+    }
+
+    /// Answers a client that wants a session, and returns the session's key; `None` if that is not what it wants.
+    pub fn open(
+        &mut self,
+        agreement: &KeyAgreement,
+        id: u64,
+        challenge: u64,
+    ) -> Option<SessionKey> {
+        let Some(Hello::Open(peer)) = self.hello() else {
+            return None;
+        };
+        let key = agreement.agree(peer);
+        let reply = OpenReply {
+            public: agreement.public().to_bytes(),
+            masked_id: mask_connection_id(&key, id),
+            challenge,
+        };
+        self.wire.send(&reply.encode(), PROOF_LEN);
+        self.stage = Stage::Proof(key.clone(), challenge);
+        Some(key)
+    }
+
+    /// Lets a client go on that wants to resume the session with this key; `counts` are this end's.
+    pub fn resume(&mut self, key: &SessionKey, counts: Counts, challenge: Challenge) {
+        let reply = ResumeReply::Granted { counts, challenge };
+        self.wire.send(&reply.encode(), PROOF_LEN);
+        self.stage = Stage::Proof(key.clone(), challenge.get());
+    }
+
+    /// Tells a client that its session cannot be resumed, now or later.
+    pub fn refuse(&mut self) {
+        self.wire.send(&ResumeReply::Refused.encode(), 0);
+        self.stage = Stage::Refused;
+    }
+
+    /// Whether the client has proved that it holds the session's key, on this link.
+    pub fn is_proved(&self) -> bool {
+        matches!(self.stage, Stage::Proved)
+    }
+}
+
+impl Handshake for ServerHandshake {
+    fn transmit(&self) -> &[u8] {
+        self.wire.transmit()
+    }
+
+    fn transmitted(&mut self, count: usize) {
+        self.wire.transmitted(count);
+    }
+
+    fn wanted(&self) -> usize {
+        self.wire.wanted()
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
+        if let (Stage::FirstByte, [first, ..]) = (&self.stage, bytes) {
+            self.stage = match *first {
+                OPEN => Stage::Open,
+                RESUME => Stage::Resume,
+                other => return Err(HandshakeError::FirstByte(other)),
+            };
+            if *first == RESUME {
+                self.wire.expect(RESUME_LEN);
+            }
+        }
+        match &self.stage {
+            Stage::FirstByte => {}
+            Stage::Open => {
+                if let Some([_, public @ ..]) = self.wire.receive::<OPEN_LEN>(bytes)? {
+                    let peer =
+                        PublicKey::from_bytes(public).ok_or(HandshakeError::ZeroPublicKey)?;
+                    self.stage = Stage::Hello(Hello::Open(peer));
+                }
+            }
+            Stage::Resume => {
+                if let Some([_, request @ ..]) = self.wire.receive::<RESUME_LEN>(bytes)? {
+                    self.stage = Stage::Hello(Hello::Resume(ResumeRequest::decode(&request)));
+                }
+            }
+            Stage::Proof(key, challenge) => {
+                if let Some(proof) = self.wire.receive::<PROOF_LEN>(bytes)? {
+                    if !key.verify(&challenge.to_le_bytes(), &Proof(proof)) {
+                        return Err(HandshakeError::Proof);
+                    }
+                    self.stage = Stage::Proved;
+                }
+            }
+            Stage::Hello(_) | Stage::Proved | Stage::Refused => {
+                return Err(HandshakeError::OutOfPlace);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a handshake: one message going out, then one coming in.
+#[derive(Debug)]
+struct Wire {
+    out: [u8; LONGEST],
+    out_len: usize,
+    written: usize,
+    inbound: [u8; LONGEST],
+    expected: usize,
+    read: usize,
+}
+
+impl Wire {
+    /// Sends `message`, then expects one of `expected` bytes.
+    fn new(message: &[u8], expected: usize) -> Self {
+        let mut wire = Self {
+            out: [0; LONGEST],
+            out_len: 0,
+            written: 0,
+            inbound: [0; LONGEST],
+            expected: 0,
+            read: 0,
+        };
+        wire.send(message, expected);
+        wire
+    }
+
+    fn send(&mut self, message: &[u8], expected: usize) {
+        self.out[..message.len()].copy_from_slice(message);
+        self.out_len = message.len();
+        self.written = 0;
+        self.expected = expected;
+        self.read = 0;
+    }
+
+    /// Changes how long the message being received will be.
+    fn expect(&mut self, expected: usize) {
+        self.expected = expected;
+    }
+
+    fn transmit(&self) -> &[u8] {
+        &self.out[self.written..self.out_len]
+    }
+
+    fn transmitted(&mut self, count: usize) {
+        self.written = (self.written + count).min(self.out_len);
+    }
+
+    fn wanted(&self) -> usize {
+        if self.transmit().is_empty() {
+            self.expected - self.read
+        } else {
+            0
+        }
+    }
+
+    /// Takes bytes in, and gives the message when it is whole.
+    fn receive<const N: usize>(&mut self, bytes: &[u8]) -> Result<Option<[u8; N]>, HandshakeError> {
+        if bytes.len() > self.wanted() {
+            return Err(HandshakeError::OutOfPlace);
+        }
+        self.inbound[self.read..self.read + bytes.len()].copy_from_slice(bytes);
+        self.read += bytes.len();
+        if self.expected == 0 || self.read < self.expected {
+            return Ok(None);
+        }
+        self.expected = 0;
+        self.read = 0;
+        let mut message = [0; N];
+        message.copy_from_slice(&self.inbound[..N]);
+        Ok(Some(message))
+    }
+}

@@ -130,7 +130,9 @@ impl fmt::Display for CloseReason {
             Self::Peer => "the peer closed it",
             Self::Expired => "no link was attached within the resume window",
             Self::Refused => "the server refused to resume it",
-            Self::Gap => "more was lost with the link than the history holds; a larger history prevents it",
+            Self::Gap => {
+                "more was lost with the link than the history holds; a larger history prevents it"
+            }
             Self::Exhausted => "one direction has had as many bytes as an offset can count",
             Self::Abandoned => "the runtime that kept it was shut down",
         })

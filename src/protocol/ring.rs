@@ -19,10 +19,6 @@ impl Ring {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Bytes allocated now.
     pub(crate) fn allocated(&self) -> usize {
         self.bytes.len()
@@ -33,7 +29,7 @@ impl Ring {
         let needed = self.len + input.len();
         debug_assert!(needed <= most);
         if needed > self.bytes.len() {
-            self.grow(needed.next_power_of_two().clamp(SMALLEST, most.max(needed)));
+            self.grow(needed.next_power_of_two().max(SMALLEST).min(most));
         }
         let tail = self.index(self.len);
         let before_end = input.len().min(self.bytes.len() - tail);

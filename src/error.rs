@@ -21,13 +21,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum Error {
     /// A setting of the configuration cannot be used.
-    #[error("the configuration's `{field}` cannot be used: {problem}")]
-    Config {
-        /// The setting, as the builder method is called.
-        field: &'static str,
-        /// What is wrong with it and what would do.
-        problem: String,
-    },
+    #[error("the configuration cannot be used: {0}")]
+    Config(#[from] ConfigError),
     /// A target that names no place to dial.
     #[error("cannot dial {target:?}: {problem}")]
     Target {
@@ -57,6 +52,9 @@ pub enum Error {
     /// The session is over.
     #[error("the session is over: {0}")]
     Closed(CloseReason),
+    /// The system's random generator failed, so no key could be made.
+    #[error("the system's random generator failed")]
+    Random(#[source] BoxError),
     /// Something was written after the write side was shut down.
     #[error("the write side of the transport was shut down")]
     WriteAfterShutdown,
@@ -68,7 +66,7 @@ pub enum Error {
 impl Error {
     fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::Config { .. } | Self::Target { .. } => io::ErrorKind::InvalidInput,
+            Self::Config(_) | Self::Target { .. } => io::ErrorKind::InvalidInput,
             Self::Dial(source) => source
                 .downcast_ref::<io::Error>()
                 .map_or(io::ErrorKind::Other, io::Error::kind),
@@ -76,6 +74,7 @@ impl Error {
             Self::HandshakeTimeout => io::ErrorKind::TimedOut,
             Self::Handshake(_) => io::ErrorKind::InvalidData,
             Self::Overloaded(_) => io::ErrorKind::QuotaExceeded,
+            Self::Random(_) => io::ErrorKind::Other,
             Self::Resume(_) => io::ErrorKind::ConnectionRefused,
             Self::Closed(reason) => reason.kind(),
             Self::WriteAfterShutdown => io::ErrorKind::BrokenPipe,
@@ -88,6 +87,17 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error)
     }
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}`: {problem}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The setting, as the builder method is called.
+    pub field: &'static str,
+    /// What is wrong with it, or what would do.
+    pub problem: String,
 }
 
 /// Why a session is over.

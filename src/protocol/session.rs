@@ -94,8 +94,8 @@ pub struct Session {
     request: u64,
     /// When the peer was last heard, or the clock of its silence last stood still.
     heard: Instant,
-    /// What the peer's last request said makes a gap certain, if it was no copy.
-    gap_suspected: bool,
+    /// The sent count of a resume request whose counts make a gap certain, unless it was a copy: then more may arrive.
+    gap_suspected: Option<u64>,
     resumes: u64,
     replayed: u64,
 }
@@ -121,7 +121,7 @@ impl Session {
             arriving: 0,
             request: 0,
             heard: now,
-            gap_suspected: false,
+            gap_suspected: None,
             resumes: 0,
             replayed: 0,
             opened,
@@ -255,9 +255,14 @@ impl Session {
         self.handed_ever = self.handed_ever.max(self.handed);
     }
 
+    /// How many bytes the link, or while detached the last one, was not handed.
+    pub fn backlog(&self) -> u64 {
+        self.replay.end() - self.handed
+    }
+
     /// Whether a link carries the session and was handed all there is.
     pub fn is_handed_over(&self) -> bool {
-        self.phase == Phase::Attached && self.handed == self.replay.end()
+        self.phase == Phase::Attached && self.backlog() == 0
     }
 
     /// How many bytes may be taken from the link to [wait](Self::waiting) for the application.
@@ -282,6 +287,10 @@ impl Session {
         }
         self.arriving += fresh.len() as u64;
         self.receive.count(fresh.len());
+        if self.gap_suspected.is_some_and(|sent| sent < self.arriving) {
+            // A peer that asked for another link sends no more on this one.
+            self.gap_suspected = None;
+        }
         if let Some(cipher) = &mut self.decrypt {
             cipher.apply(fresh);
         }
@@ -309,7 +318,6 @@ impl Session {
     pub fn detach(&mut self, now: Instant) {
         if self.phase == Phase::Attached {
             self.phase = Phase::Detached(now);
-            self.gap_suspected = false;
         }
     }
 
@@ -343,10 +351,9 @@ impl Session {
     /// Why the answer is zeros.
     pub fn answer(&mut self, peer: Counts) -> Result<Counts, ResumeError> {
         let verdict = self.check(peer);
-        if let Phase::Detached(_) = self.phase {
-            let lacks = peer.sent.saturating_sub(self.receive.received());
-            self.gap_suspected =
-                verdict == Err(ResumeError::Gap) || lacks > self.settings.history as u64;
+        let lacks = peer.sent.saturating_sub(self.receive.received());
+        if verdict == Err(ResumeError::Gap) || lacks > self.settings.history as u64 {
+            self.gap_suspected = self.gap_suspected.max(Some(peer.sent));
         }
         verdict?;
         if self.is_dropped() && peer.received == self.replay.end() {
@@ -368,10 +375,10 @@ impl Session {
         stated: u64,
         now: Instant,
     ) -> Result<(), ResumeError> {
-        self.check(peer)?;
         if request < self.request {
             return Err(ResumeError::Stale);
         }
+        self.check(peer)?;
         if request > 0 {
             self.resumes += 1;
         }
@@ -381,7 +388,7 @@ impl Session {
         self.arriving = stated;
         self.phase = Phase::Attached;
         self.heard = now;
-        self.gap_suspected = false;
+        self.gap_suspected = None;
         Ok(())
     }
 
@@ -425,7 +432,7 @@ impl Session {
             }
             Phase::Detached(since) => {
                 if since + self.settings.resume_window <= now {
-                    self.close(if self.gap_suspected {
+                    self.close(if self.gap_suspected.is_some() {
                         CloseReason::Gap
                     } else {
                         CloseReason::Expired
@@ -444,9 +451,11 @@ impl Session {
         listening.then(|| self.heard + silence)
     }
 
-    /// The offset up to which the peer must have received the stream.
+    /// The offset up to which the peer must have received the stream. Never above `handed`, not even if a peer's count has gone
+    /// back, so that what is still to be handed to the link is never forgotten.
     fn floor(&self) -> u64 {
         let in_flight = (self.settings.history / 2) as u64;
-        self.stated.max(self.handed.saturating_sub(in_flight))
+        let certain = self.stated.max(self.handed.saturating_sub(in_flight));
+        certain.min(self.handed)
     }
 }

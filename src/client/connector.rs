@@ -1,0 +1,171 @@
+//! Opening sessions over links of any kind.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tower_service::Service;
+
+use super::{redial::Redialer, tcp::SOCKET_BUFFER_LIMIT};
+use crate::{
+    config::{Config, Valid},
+    error::{BoxError, Error},
+    protocol::{
+        Role, Session,
+        snet::{ClientOpen, Counts},
+    },
+    transport::{BoxFuture, BoxLink, ResumableTransport, Shared, exchange, keep, now, random},
+};
+
+/// A Tower service that opens sessions: what its inner service dials becomes the first of their links.
+///
+/// Whenever a link is lost, a clone of the inner service dials again with the same target, so timeouts, limits, proxies, TLS and load
+/// balancing below it are other people's layers. The inner service is asked for its readiness each time.
+///
+/// # Errors
+///
+/// - [`Error::Config`] if the configuration cannot be used;
+/// - [`Error::Dial`] if the inner service fails;
+/// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the first link fails before the session is named.
+///
+/// # Cancel safety
+///
+/// Dropping the [`Connecting`] future drops the link.
+///
+/// ```
+/// use tower::ServiceExt;
+/// use unbroken::{Config, Connector, Snet};
+///
+/// # async fn example() -> Result<(), unbroken::Error> {
+/// // Anything that gives an AsyncRead + AsyncWrite will do.
+/// let dial = tower::service_fn(|path: &'static str| tokio::net::UnixStream::connect(path));
+/// let connector = Connector::new(dial, Config::new().snet(Snet::plain()));
+/// let transport = connector.oneshot("/run/game.sock").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Connector<C> {
+    inner: C,
+    config: Config,
+}
+
+impl<C> Connector<C> {
+    /// A connector that dials with `inner`, whose sessions behave as `config` says.
+    pub fn new(inner: C, config: Config) -> Self {
+        Self { inner, config }
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for Connector<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C, T> Service<T> for Connector<C>
+where
+    C: Service<T> + Clone + Send + 'static,
+    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+    T: Clone + Send + 'static,
+{
+    type Response = ResumableTransport;
+    type Error = Error;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| Error::Dial(error.into()))
+    }
+
+    fn call(&mut self, target: T) -> Connecting {
+        let config = match self.config.clone().validate() {
+            Ok(config) => Arc::new(config),
+            Err(error) => return Connecting(Box::pin(std::future::ready(Err(error.into())))),
+        };
+        let redialer = Redialer::new(self.inner.clone(), target.clone(), config.clone());
+        let link = dial(&mut self.inner, target, config.socket_buffer);
+        Connecting(Box::pin(async move {
+            let link = link.await.map_err(Error::Dial)?;
+            let shared = open(link, &config).await?;
+            tokio::spawn(keep(shared.clone(), Some(Box::new(redialer))));
+            Ok(ResumableTransport::new(shared))
+        }))
+    }
+}
+
+/// A session being opened: what [`Connector`] and [`ResumableLayer`](crate::ResumableLayer) return.
+pub struct Connecting(BoxFuture<Result<ResumableTransport, Error>>);
+
+impl Future for Connecting {
+    type Output = Result<ResumableTransport, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Connecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connecting")
+    }
+}
+
+/// Calls a service that is ready for a link, and lets the bound on its socket buffers reach the [`TcpConnector`](super::TcpConnector)
+/// that may be below.
+pub(super) fn dial<C, T>(
+    service: &mut C,
+    target: T,
+    socket_buffer: usize,
+) -> impl Future<Output = Result<BoxLink, BoxError>> + Send + 'static
+where
+    C: Service<T>,
+    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send + 'static,
+{
+    let limit = Some(socket_buffer);
+    let dialling = SOCKET_BUFFER_LIMIT.sync_scope(limit, || service.call(target));
+    SOCKET_BUFFER_LIMIT.scope(limit, async move {
+        match dialling.await {
+            Ok(link) => Ok(Box::new(link) as BoxLink),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// Opens a session on its first link.
+async fn open(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
+    let mut machine = ClientOpen::new(random::key_agreement()?);
+    let handshake = exchange(&mut link, &mut machine, || {});
+    let result = match timeout(config.handshake_timeout, handshake).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::HandshakeTimeout),
+    };
+    let Some(opened) = machine.opened() else {
+        return Err(result.err().unwrap_or(Error::HandshakeTimeout));
+    };
+    let session = Session::new(Role::Client, opened.clone(), config.session.clone(), now());
+    let shared = Shared::new(session, config.handshake_timeout, None);
+    match result {
+        Ok(()) => shared.attach(link, 0, Counts::default(), 0)?,
+        // The server has named the session, so it can be resumed, whether or not the proof has reached it.
+        Err(error) => {
+            tracing::debug!(session = %shared.id().short(), %error, "the first link failed")
+        }
+    }
+    Ok(shared)
+}

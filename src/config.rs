@@ -1,0 +1,435 @@
+//! How sessions behave, at either end.
+
+use std::time::Duration;
+
+use crate::{
+    error::ConfigError,
+    protocol::{
+        Settings,
+        snet::{CipherChoice, Direction, StreamCipher},
+    },
+};
+
+/// The longest duration any setting takes; points in time so far ahead still exist.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// The smallest and the largest history, in bytes.
+const HISTORY: std::ops::RangeInclusive<usize> = 64..=1 << 31;
+
+/// How a session behaves, for either end of it.
+///
+/// A plain builder: it is checked where it is used, with an [error](crate::Error::Config) that names the setting.
+///
+/// ```
+/// use std::time::Duration;
+/// use unbroken::{Config, Snet};
+///
+/// let config = Config::new()
+///     .snet(Snet::rc4())
+///     .resume_window(Duration::from_secs(60));
+/// ```
+///
+/// | setting | default |
+/// |---|---|
+/// | [`snet`](Self::snet) | none; required, as long as it is the only protocol |
+/// | [`resume_window`](Self::resume_window) | 5 minutes |
+/// | [`handshake_timeout`](Self::handshake_timeout) | 10 seconds |
+/// | [`linger`](Self::linger) | 60 seconds |
+/// | [`retry`](Self::retry) | 50 milliseconds, doubling up to 10 seconds |
+/// | [`max_sessions`](Self::max_sessions) | 100,000 |
+/// | [`max_handshakes`](Self::max_handshakes) | 4,096 |
+/// | [`route`](Self::route) | 0 |
+#[derive(Clone, Debug)]
+pub struct Config {
+    snet: Option<Snet>,
+    resume_window: Duration,
+    handshake_timeout: Duration,
+    linger: Duration,
+    retry_first: Duration,
+    retry_cap: Duration,
+    max_sessions: usize,
+    max_handshakes: usize,
+    route: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            snet: None,
+            resume_window: Duration::from_secs(5 * 60),
+            handshake_timeout: Duration::from_secs(10),
+            linger: Duration::from_secs(60),
+            retry_first: Duration::from_millis(50),
+            retry_cap: Duration::from_secs(10),
+            max_sessions: 100_000,
+            max_handshakes: 4096,
+            route: 0,
+        }
+    }
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A client speaks snet, the protocol of the Go and C# libraries of that name; a server accepts it.
+    #[must_use]
+    pub fn snet(mut self, snet: Snet) -> Self {
+        self.snet = Some(snet);
+        self
+    }
+
+    /// How long a session is kept without a link. A client gives up when it has passed, a server forgets the session.
+    ///
+    /// It costs a server the session's history for as long.
+    #[must_use]
+    pub fn resume_window(mut self, window: Duration) -> Self {
+        self.resume_window = window;
+        self
+    }
+
+    /// How long the handshake on a new link may take, and how long a client that resumes waits for a new link to be dialled. The
+    /// very first link is dialled without this limit: that is for a timeout below the [`Connector`](crate::Connector).
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a session goes on after its transport was dropped: a client to hand over what was written, a server for a peer
+    /// that has not had everything.
+    ///
+    /// It has to exceed [`Snet::silence`], the handshake timeout and the cap of the [retry](Self::retry) delays together, so that a
+    /// link which died as the transport was dropped is still noticed and replaced.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// How long a client waits between its attempts to resume. The first attempt is made at once, the second after about `first`; then
+    /// the delay doubles, with random jitter, up to `cap`. Both in whole milliseconds.
+    #[must_use]
+    pub fn retry(mut self, first: Duration, cap: Duration) -> Self {
+        self.retry_first = first;
+        self.retry_cap = cap;
+        self
+    }
+
+    /// How many sessions a server has at most, attached or detached. Links that would open one more are closed; their clients may
+    /// try again.
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+
+    /// How many links may be in their handshake at a server at once. When that many are, the one whose peer has been silent for
+    /// longest makes room for a new one.
+    ///
+    /// Four times as many sessions, at about 100 bytes each, may stand named but unproved: their clients have not been heard since
+    /// they were told the session's id.
+    #[must_use]
+    pub fn max_handshakes(mut self, handshakes: usize) -> Self {
+        self.max_handshakes = handshakes;
+        self
+    }
+
+    /// A server's place among several: its sessions' ids carry it, so that a load balancer can send a resume to the server that has the
+    /// session.
+    ///
+    /// In snet these are the top 16 bits of the connection id, bytes 7 and 8 (counted from 0) of a resume request, little-endian;
+    /// greater numbers are refused.
+    #[must_use]
+    pub fn route(mut self, route: u32) -> Self {
+        self.route = route;
+        self
+    }
+
+    /// Checks everything, once, where it is used.
+    pub(crate) fn validate(self) -> Result<Valid, ConfigError> {
+        let Some(snet) = self.snet else {
+            return wrong(
+                "snet",
+                "no protocol is chosen; call `snet`, the only one so far",
+            );
+        };
+        for (field, duration) in [
+            ("resume_window", self.resume_window),
+            ("handshake_timeout", self.handshake_timeout),
+            ("linger", self.linger),
+            ("retry", self.retry_first),
+            ("retry", self.retry_cap),
+            ("Snet::silence", snet.silence.unwrap_or(LONGEST)),
+        ] {
+            if duration < Duration::from_millis(1) || duration > LONGEST {
+                return wrong(field, "it has to be from a millisecond to 366 days long");
+            }
+        }
+        if self.retry_first > self.retry_cap {
+            return wrong("retry", "the first delay exceeds the cap");
+        }
+        let notice = snet.silence.unwrap_or_default() + self.handshake_timeout + self.retry_cap;
+        if self.linger <= notice {
+            return wrong(
+                "linger",
+                format!(
+                    "{:?} is not longer than silence, handshake timeout and retry cap together, {notice:?}",
+                    self.linger
+                ),
+            );
+        }
+        if !HISTORY.contains(&snet.history) {
+            return wrong(
+                "Snet::history",
+                format!(
+                    "it has to be from {} to {} bytes",
+                    HISTORY.start(),
+                    HISTORY.end()
+                ),
+            );
+        }
+        let most = snet.largest_socket_buffer();
+        if snet.socket_buffer.is_some_and(|bytes| bytes > most) {
+            return wrong(
+                "Snet::socket_buffer",
+                format!(
+                    "a history of {} bytes allows {most} bytes at most",
+                    snet.history
+                ),
+            );
+        }
+        if self.max_sessions == 0 {
+            return wrong("max_sessions", "a server needs at least one");
+        }
+        if self.max_handshakes == 0 {
+            return wrong("max_handshakes", "a server needs at least one");
+        }
+        let Ok(route) = u16::try_from(self.route) else {
+            return wrong("route", "snet's connection ids have 16 bits for it");
+        };
+        Ok(Valid {
+            session: Settings {
+                history: snet.history,
+                resume_window: self.resume_window,
+                linger: self.linger,
+                silence: snet.silence,
+                fin_is_close: snet.fin_is_close,
+                cipher: snet.cipher,
+            },
+            socket_buffer: snet.socket_buffer.unwrap_or(most),
+            handshake_timeout: self.handshake_timeout,
+            retry_first: self.retry_first,
+            retry_cap: self.retry_cap,
+            max_sessions: self.max_sessions,
+            max_handshakes: self.max_handshakes,
+            route,
+        })
+    }
+}
+
+fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError {
+        field,
+        problem: problem.into(),
+    })
+}
+
+/// A configuration that has been checked.
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    expect(dead_code, reason = "each end takes its part")
+)]
+pub(crate) struct Valid {
+    pub(crate) session: Settings,
+    /// The bound on either socket buffer, as read back.
+    pub(crate) socket_buffer: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) retry_first: Duration,
+    pub(crate) retry_cap: Duration,
+    pub(crate) max_sessions: usize,
+    pub(crate) max_handshakes: usize,
+    pub(crate) route: u16,
+}
+
+/// How a session speaks snet.
+///
+/// Both ends have to choose the same cipher, and should have the same history: nothing on the wire tells either.
+///
+/// **This is not security.** A 64-bit Diffie-Hellman is broken by a laptop, RC4 by less, nobody is authenticated, and both directions
+/// use one keystream. Use it to talk to peers that speak nothing else, over networks you trust or under TLS.
+///
+/// # How large a history
+///
+/// snet acknowledges nothing. A session survives the loss of a link if what was on its way then is still in the history, and our
+/// ends see to that: of the history N, at most half may be on its way, and to that end each socket buffer is kept at
+/// N/4 − 32 KiB at most. **With something in between that buffers too** (a proxy, a load balancer, a tunnel), take the bytes it can hold in
+/// one direction, kernel buffers included, and choose the history and a smaller [`socket_buffer`](Self::socket_buffer) such that
+/// twice the latter, 64 KiB and the bytes in between stay within N/2. What does overflow ends the session with
+/// [`CloseReason::Gap`](crate::CloseReason::Gap).
+///
+/// Links that are dialled by something other than [`TcpConnector`](crate::TcpConnector), or accepted by something other than
+/// [`Listener`](crate::Listener), need their buffers bounded there.
+#[derive(Clone, Debug)]
+pub struct Snet {
+    cipher: CipherChoice,
+    history: usize,
+    socket_buffer: Option<usize>,
+    silence: Option<Duration>,
+    fin_is_close: bool,
+}
+
+impl Snet {
+    /// The bytes go over the link as they are.
+    pub fn plain() -> Self {
+        Self::with(CipherChoice::Plain)
+    }
+
+    /// The bytes are encrypted with RC4, as Go and C# peers do.
+    pub fn rc4() -> Self {
+        Self::with(CipherChoice::Rc4)
+    }
+
+    /// The bytes are encrypted with a stream cipher of your own, which `factory` makes from the session's key for each direction.
+    ///
+    /// ```
+    /// use unbroken::{Snet, protocol::snet::{Direction, StreamCipher}};
+    ///
+    /// struct Mask(u8);
+    ///
+    /// impl StreamCipher for Mask {
+    ///     fn apply(&mut self, bytes: &mut [u8]) {
+    ///         bytes.iter_mut().for_each(|byte| *byte ^= self.0);
+    ///     }
+    /// }
+    ///
+    /// let snet = Snet::cipher(|key: &[u8; 8], direction| {
+    ///     Mask(key[usize::from(direction == Direction::ClientToServer)])
+    /// });
+    /// ```
+    pub fn cipher<F, C>(factory: F) -> Self
+    where
+        F: Fn(&[u8; 8], Direction) -> C + Send + Sync + 'static,
+        C: StreamCipher + 'static,
+    {
+        Self::with(CipherChoice::custom(factory))
+    }
+
+    fn with(cipher: CipherChoice) -> Self {
+        Self {
+            cipher,
+            history: 1 << 20,
+            socket_buffer: None,
+            silence: Some(Duration::from_secs(30)),
+            fin_is_close: false,
+        }
+    }
+
+    /// How many of the last sent bytes each end keeps, and how many received bytes may wait for the application. Default: 1 MiB.
+    ///
+    /// The memory is taken as it is needed, and the history's is kept: a session that has sent this much holds it until it ends.
+    /// From 64 bytes to 2 GiB; over TCP sockets of ours at least about 150 KiB, for the socket buffers to have room.
+    #[must_use]
+    pub fn history(mut self, bytes: usize) -> Self {
+        self.history = bytes;
+        self
+    }
+
+    /// The bound in bytes on either socket buffer, as the system reads it back (Linux: twice what is set). Default and maximum: a
+    /// quarter of the history less 32 KiB.
+    #[must_use]
+    pub fn socket_buffer(mut self, bytes: usize) -> Self {
+        self.socket_buffer = Some(bytes);
+        self
+    }
+
+    /// After how long without a byte from the server a client resumes on a new link; `None` for never. Default: 30 seconds.
+    ///
+    /// snet has no pings: where the server has nothing to say, this costs a link each time. The clock stands while the application does
+    /// not read. A server cannot dial and has no such clock.
+    #[must_use]
+    pub fn silence(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.silence = silence.into();
+        self
+    }
+
+    /// Whether the orderly end of a link (a FIN) is taken for the peer's close, and so for a clean end of the stream. Default: `false`.
+    ///
+    /// snet has no close, so this is the only way to learn of one at once. But anything in between that closes a link in order then
+    /// ends the session, and a stream that was cut off looks complete.
+    #[must_use]
+    pub fn fin_is_close(mut self, yes: bool) -> Self {
+        self.fin_is_close = yes;
+        self
+    }
+
+    fn largest_socket_buffer(&self) -> usize {
+        (self.history / 4).saturating_sub(32 * 1024)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which setting a configuration is refused for.
+    fn refused(config: Config) -> Option<&'static str> {
+        config.validate().err().map(|error| error.field)
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_name() {
+        let config = || Config::new().snet(Snet::plain());
+        let second = Duration::from_secs(1);
+        assert_eq!(refused(config()), None);
+        assert_eq!(refused(Config::new()), Some("snet"));
+        assert_eq!(
+            refused(config().resume_window(Duration::ZERO)),
+            Some("resume_window")
+        );
+        assert_eq!(
+            refused(config().resume_window(Duration::MAX)),
+            Some("resume_window")
+        );
+        assert_eq!(
+            refused(config().handshake_timeout(Duration::ZERO)),
+            Some("handshake_timeout")
+        );
+        assert_eq!(
+            refused(config().linger(Duration::from_secs(50))),
+            Some("linger")
+        );
+        assert_eq!(refused(config().linger(Duration::from_secs(51))), None);
+        assert_eq!(refused(config().linger(Duration::MAX)), Some("linger"));
+        assert_eq!(refused(config().retry(second * 2, second)), Some("retry"));
+        assert_eq!(
+            refused(config().retry(Duration::ZERO, second)),
+            Some("retry")
+        );
+        assert_eq!(refused(config().max_sessions(0)), Some("max_sessions"));
+        assert_eq!(refused(config().max_handshakes(0)), Some("max_handshakes"));
+        assert_eq!(refused(config().route(0xffff)), None);
+        assert_eq!(refused(config().route(0x1_0000)), Some("route"));
+        let snet = |snet| Config::new().snet(snet);
+        assert_eq!(
+            refused(snet(Snet::rc4().history(63))),
+            Some("Snet::history")
+        );
+        assert_eq!(
+            refused(snet(Snet::rc4().history(usize::MAX))),
+            Some("Snet::history")
+        );
+        assert_eq!(
+            refused(snet(Snet::rc4().silence(Duration::ZERO))),
+            Some("Snet::silence")
+        );
+        assert_eq!(refused(snet(Snet::rc4().silence(None))), None);
+        assert_eq!(refused(snet(Snet::rc4().socket_buffer(224 << 10))), None);
+        assert_eq!(
+            refused(snet(Snet::rc4().socket_buffer((224 << 10) + 1))),
+            Some("Snet::socket_buffer")
+        );
+    }
+}

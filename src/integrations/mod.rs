@@ -1,0 +1,4 @@
+//! What others' frameworks ask of a transport.
+
+#[cfg(feature = "hyper")]
+mod hyper;

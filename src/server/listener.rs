@@ -1,0 +1,235 @@
+//! Sessions from a TCP port.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+
+use super::{Accepted, Acceptor};
+use crate::{
+    config::{Config, Valid},
+    error::Error,
+    transport::{ResumableTransport, socket},
+};
+
+/// How many connections the system keeps until they are accepted.
+const BACKLOG: u32 = 1024;
+/// After how long without traffic TCP probes a client, so that one which has vanished is noticed though snet has no pings.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long to wait when the system has no file descriptor or memory left for a connection.
+const RESOURCES_RETRY: Duration = Duration::from_millis(100);
+/// How many new sessions wait for [`Listener::accept`] before their handshakes do.
+const WAITING: usize = 64;
+
+/// Accepts sessions on a TCP port.
+///
+/// New sessions come out of [`accept`](Self::accept), or of the listener as a `Stream` of transports; links that resume a session go
+/// to it inside, whether or not anybody accepts. Failed handshakes are traced, not returned.
+///
+/// Dropping it closes the port. Its sessions go on, on the links they have, but can be resumed no more.
+///
+/// ```no_run
+/// use unbroken::{Config, Listener, Snet};
+///
+/// # async fn example() -> std::io::Result<()> {
+/// let mut listener = Listener::bind("0.0.0.0:7000", Config::new().snet(Snet::rc4())).await?;
+/// loop {
+///     let (transport, peer) = listener.accept().await?;
+///     println!("{peer} opened {:?}", transport.handle().id());
+/// }
+/// # }
+/// ```
+pub struct Listener {
+    incoming: mpsc::Receiver<Incoming>,
+    local_addr: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+type Incoming = io::Result<(ResumableTransport, SocketAddr)>;
+
+impl Listener {
+    /// Listens on the first of the addresses that can be bound. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] inside if the configuration cannot be used, otherwise the last address's error; `InvalidInput` also if
+    /// the system cannot keep its socket buffers within what the [history](crate::Snet::history) allows.
+    pub async fn bind<A: ToSocketAddrs>(addr: A, config: Config) -> io::Result<Self> {
+        let acceptor = Acceptor::new(config);
+        let config = acceptor.config().map_err(Error::Config)?;
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
+        for addr in lookup_host(addr).await? {
+            match listen(addr, config) {
+                Ok(listener) => return Self::start(listener, acceptor),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn start(listener: TcpListener, acceptor: Acceptor) -> io::Result<Self> {
+        let local_addr = listener.local_addr()?;
+        let (outgoing, incoming) = mpsc::channel(WAITING);
+        Ok(Self {
+            incoming,
+            local_addr,
+            accepting: tokio::spawn(accept_links(listener, acceptor, outgoing)),
+        })
+    }
+
+    /// Waits for the next new session, and gives it with the address of the link that opened it.
+    ///
+    /// # Errors
+    ///
+    /// The listening socket's own. None comes back from it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no session.
+    pub async fn accept(&mut self) -> io::Result<(ResumableTransport, SocketAddr)> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// [`accept`](Self::accept), polled.
+    ///
+    /// # Errors
+    ///
+    /// The listening socket's own.
+    pub fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(ResumableTransport, SocketAddr)>> {
+        self.incoming.poll_recv(cx).map(|incoming| {
+            incoming.unwrap_or_else(|| Err(io::Error::other("the listening socket has failed")))
+        })
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    ///
+    /// None at present: a `Result` as with the listeners of others.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local_addr)
+    }
+}
+
+impl Stream for Listener {
+    type Item = io::Result<ResumableTransport>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.incoming
+            .poll_recv(cx)
+            .map_ok(|(transport, _)| transport)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+fn listen(addr: SocketAddr, config: &Valid) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Accepted sockets inherit the bound from the listening one, in time for the TCP handshake.
+    socket::bound_buffers(&SockRef::from(&socket), config.socket_buffer)?;
+    // A server that restarts takes its port again while old connections of it still wind down.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts links for as long as the socket lives; each has its handshake in a task of its own.
+async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc::Sender<Incoming>) {
+    // Dropped with this task, and with it every handshake in progress.
+    let mut handshakes = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((link, peer)) => {
+                handshakes.spawn(accept_link(link, peer, acceptor.clone(), outgoing.clone()));
+            }
+            Err(error) if concerns_one_connection(&error) => {
+                tracing::debug!(%error, "a connection was lost before it was accepted");
+            }
+            Err(error) if is_shortage(&error) => {
+                tracing::warn!(%error, "no connection can be accepted for now");
+                sleep(RESOURCES_RETRY).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the listening socket has failed");
+                // Nobody may be left to be told.
+                let _ = outgoing.send(Err(error)).await;
+                return;
+            }
+        }
+        while handshakes.try_join_next().is_some() {}
+    }
+}
+
+async fn accept_link(
+    link: TcpStream,
+    peer: SocketAddr,
+    acceptor: Acceptor,
+    outgoing: mpsc::Sender<Incoming>,
+) {
+    let options = SockRef::from(&link);
+    let prepared = socket::set_nodelay(&options, true)
+        .and_then(|()| socket::set_keepalive(&options, Some(KEEPALIVE)));
+    let accepted = match prepared {
+        Ok(()) => acceptor.accept_from(Box::new(link), Some(peer)).await,
+        Err(error) => Err(Error::Link(error)),
+    };
+    match accepted {
+        Ok(Accepted::New(transport)) => {
+            tracing::debug!(%peer, session = %transport.handle().id().short(), "a session was opened");
+            // A listener that was dropped meanwhile takes no more sessions; this one ends with its transport.
+            let _ = outgoing.send(Ok((transport, peer))).await;
+        }
+        Ok(Accepted::Resumed(id)) => {
+            tracing::debug!(%peer, session = %id.short(), "a session was resumed");
+        }
+        Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Whether the system has run out of something that others give back: file descriptors, memory.
+fn is_shortage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory
+        // ENFILE, EMFILE and ENOBUFS on Unix, WSAEMFILE and WSAENOBUFS on Windows.
+        || matches!(error.raw_os_error(), Some(23 | 24 | 55 | 105 | 10024 | 10055))
+}

@@ -1,0 +1,36 @@
+//! What follows from a change of a session, done once its lock is released.
+
+use tokio::sync::oneshot;
+
+use super::link::BoxLink;
+use crate::error::Error;
+
+/// Whoever asked for a migration, waiting to hear how it went.
+pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
+
+/// Collected under the session's lock, carried out after it: all of it runs code that is not ours.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// A link to drop.
+    pub(super) old_link: Option<BoxLink>,
+    /// Something a reading task may wait for has happened.
+    pub(super) wake_reader: bool,
+    /// Something a writing task may wait for has happened.
+    pub(super) wake_writer: bool,
+    /// The keeper has something to do.
+    pub(super) wake_keeper: bool,
+    /// The state that is watched has changed.
+    pub(super) publish: bool,
+    /// Migrations that have ended.
+    pub(super) migrated: Vec<(Migration, Result<(), Error>)>,
+}
+
+impl Effects {
+    /// The session's phase has changed: everybody looks again.
+    pub(super) fn phase_changed(&mut self) {
+        self.wake_reader = true;
+        self.wake_writer = true;
+        self.wake_keeper = true;
+        self.publish = true;
+    }
+}

@@ -1,0 +1,160 @@
+//! Watching and steering a session.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+
+use tokio::sync::watch;
+
+use super::shared::Shared;
+use crate::error::{CloseReason, Error};
+
+/// A session's name, the same at both ends. It is no secret, and no proof of anything.
+///
+/// An snet session's id is its 8-byte connection id, big-endian, and 8 zero bytes. It displays as hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId([u8; 16]);
+
+impl SessionId {
+    pub(crate) fn snet(id: u64) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&id.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// Enough of it to tell sessions apart in a log.
+    pub(crate) fn short(self) -> ShortId {
+        ShortId(self)
+    }
+}
+
+/// The first 8 hexadecimal digits of a [`SessionId`].
+pub(crate) struct ShortId(SessionId);
+
+impl fmt::Display for ShortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0[..4]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+/// What a session's link is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkState {
+    /// A link carries the session.
+    Connected,
+    /// The link is lost, and the session waits for the next.
+    Reconnecting {
+        /// How many attempts the client has begun since; 0 at a server, which cannot dial.
+        attempt: u32,
+        /// When the link was lost.
+        since: Instant,
+    },
+    /// The session is over.
+    Closed(CloseReason),
+}
+
+/// What a session has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes the application has written.
+    pub sent: u64,
+    /// Bytes received from the peer, read by the application or not.
+    pub received: u64,
+    /// Bytes sent again because a link was lost.
+    pub replayed: u64,
+    /// Links attached after the first.
+    pub resumes: u64,
+    /// Bytes sent that the peer may not have received yet, for all this end knows.
+    pub unacknowledged: u64,
+}
+
+/// Watches and steers one session; every clone is for the same one.
+///
+/// It does not keep the session alive: that is for the [`ResumableTransport`](crate::ResumableTransport) alone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The session's name.
+    pub fn id(&self) -> SessionId {
+        self.shared.id()
+    }
+
+    /// The address of the link on which the session was opened, if it came through a [`Listener`](crate::Listener).
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.peer_addr()
+    }
+
+    /// What the link is doing now.
+    pub fn state(&self) -> LinkState {
+        self.shared.watch().borrow().clone()
+    }
+
+    /// Follows [`state`](Self::state). Do not hold a borrow of the receiver while the transport is polled on the same thread.
+    pub fn subscribe(&self) -> watch::Receiver<LinkState> {
+        self.shared.watch().subscribe()
+    }
+
+    /// What the session has done so far.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Moves the session to a new link. Returns when that carries it.
+    ///
+    /// The new link is dialled while the old one goes on. snet must then close the old one before it resumes on the new one, which
+    /// takes a round trip.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::CannotDial`] at the server's end;
+    /// - [`Error::Dial`] if no link could be dialled; the old one goes on;
+    /// - [`Error::Closed`] if the session is over, or ends meanwhile. A link that is lost meanwhile is no error: the session resumes
+    ///   on the next.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting, not the migration.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let done = self.shared.migrate()?;
+        done.await
+            .unwrap_or(Err(Error::Closed(CloseReason::Abandoned)))
+    }
+
+    /// Tells the session that the network has changed, as a phone's system reports it.
+    ///
+    /// While reconnecting, it starts the backoff over and tries at once. While connected, it doubts the link: unless the peer is
+    /// heard first, the session moves to a new one. It has no effect at the server's end, which cannot dial.
+    pub fn network_changed(&self) {
+        self.shared.network_changed();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("id", &self.id())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,55 @@
+//! Handshakes on a link.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncWrite, ReadBuf};
+
+use super::link::{self, BoxLink};
+use crate::{error::Error, protocol::snet::Handshake};
+
+/// Carries `machine` on over `link` until it waits for a decision or is at its end, without reading a byte beyond it.
+///
+/// `heard` is called whenever the peer has sent something. Cancelling it leaves the link in the middle of the handshake: close it.
+pub(crate) async fn exchange(
+    link: &mut BoxLink,
+    machine: &mut (impl Handshake + Send),
+    mut heard: impl FnMut() + Send,
+) -> Result<(), Error> {
+    poll_fn(|cx| {
+        loop {
+            ready!(poll_transmit(link, machine, cx)).map_err(Error::Link)?;
+            // The longest message is shorter.
+            let mut bytes = [0; 64];
+            let wanted = machine.wanted().min(bytes.len());
+            if wanted == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut bytes[..wanted]);
+            match ready!(link::poll_read(link, cx, &mut buf)).map_err(Error::Link)? {
+                0 => return Poll::Ready(Err(Error::Link(io::ErrorKind::UnexpectedEof.into()))),
+                _ => {
+                    heard();
+                    machine.receive(buf.filled())?;
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn poll_transmit(
+    link: &mut BoxLink,
+    machine: &mut impl Handshake,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !machine.transmit().is_empty() {
+        let written = ready!(link::poll_write(link, cx, (machine.transmit(), &[])))?;
+        machine.transmitted(written);
+    }
+    Pin::new(link).poll_flush(cx)
+}

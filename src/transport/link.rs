@@ -1,0 +1,70 @@
+//! The underlying connection, whatever it is.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Anything a session can run over.
+pub(crate) trait Link: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link for T {}
+
+/// A link whose kind is forgotten: a session may move from one kind to another.
+pub(crate) type BoxLink = Box<dyn Link>;
+
+/// Reads from `link`, and returns how many bytes it appended to `buf`; 0 is its end.
+pub(super) fn poll_read(
+    link: &mut BoxLink,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<usize>> {
+    let before = buf.filled().len();
+    match Pin::new(link).poll_read(cx, buf) {
+        Poll::Ready(Ok(())) => Poll::Ready(
+            buf.filled()
+                .len()
+                .checked_sub(before)
+                .ok_or_else(|| io::Error::other("the link took back bytes of the read buffer")),
+        ),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Writes to `link` from two pieces, the first of which is not empty, and returns how many bytes it took: at least one.
+pub(super) fn poll_write(
+    link: &mut BoxLink,
+    cx: &mut Context<'_>,
+    (first, second): (&[u8], &[u8]),
+) -> Poll<io::Result<usize>> {
+    let (offered, result) = if !second.is_empty() && link.is_write_vectored() {
+        let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
+        (
+            first.len() + second.len(),
+            Pin::new(link).poll_write_vectored(cx, &slices),
+        )
+    } else {
+        (first.len(), Pin::new(link).poll_write(cx, first))
+    };
+    result.map(|result| match result? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        taken if taken > offered => Err(io::Error::other(
+            "the link claims to have taken more than it was given",
+        )),
+        taken => Ok(taken),
+    })
+}
+
+/// Ends the write side of `link` and discards what comes in until its end: closing over unread input can destroy what is under way to
+/// the peer. Bounded by nothing but the caller's timeout.
+pub(crate) async fn close_in_order(mut link: BoxLink) -> io::Result<()> {
+    poll_fn(|cx| Pin::new(&mut link).poll_shutdown(cx)).await?;
+    let mut scratch = [0; 256];
+    while poll_fn(|cx| poll_read(&mut link, cx, &mut ReadBuf::new(&mut scratch))).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The application's handle on a session: [`ResumableTransport`].
+
+mod effects;
+mod handle;
+mod handshake;
+mod keeper;
+mod link;
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod random;
+mod session_io;
+mod shared;
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod socket;
+mod wakers;
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use handle::{Handle, LinkState, SessionId, Stats};
+
+pub(crate) use self::{
+    handshake::exchange,
+    keeper::{BoxFuture, Redial, keep},
+    link::{BoxLink, close_in_order},
+    session_io::now,
+    shared::Shared,
+};
+use self::{shared::Way, wakers::Left};
+
+/// A byte stream that survives the loss of what carries it.
+///
+/// Under it links break and are replaced; what is written arrives exactly once and in order, or reading and writing return an
+/// [`Error`](crate::Error) that says why the session is over. While there is no link, reading waits, and so does writing once as much is
+/// under way as the configuration keeps.
+///
+/// # Reading and writing
+///
+/// Both go straight to the link, in the same poll. As with any buffered writer, call `flush` when you want everything to be on
+/// its way: it is done when the link has all that was written. While there is no link it is done at once, because the session holds the bytes
+/// and sends them on resume.
+///
+/// `shutdown` ends the write side and is done when a link has taken all that was written. snet has no end of stream to send: the peer
+/// learns of the end when the transport has been dropped, by being refused its next resume
+/// ([`CloseReason::Refused`](crate::CloseReason)), or at once if it takes the [end of a link](crate::Snet::fin_is_close) for it.
+///
+/// # Dropping
+///
+/// What was written goes on its way after the drop as well, for the configured [`linger`](crate::Config::linger) at most. That needs
+/// the runtime to go on running.
+///
+/// # Cancel safety
+///
+/// Every method. A read or write that is dropped before it is ready has taken and sent nothing.
+///
+/// # hyper and tokio together
+///
+/// With the feature `hyper` it also has hyper's I/O traits, so with both traits in scope a call like `poll_flush` is ambiguous: name
+/// the trait, as in `AsyncWrite::poll_flush(..)`.
+pub struct ResumableTransport {
+    shared: Arc<Shared>,
+}
+
+impl ResumableTransport {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Watches and steers the session, also after the transport was moved into something else.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.shared.clone())
+    }
+}
+
+impl Drop for ResumableTransport {
+    fn drop(&mut self) {
+        self.shared.drop_transport();
+    }
+}
+
+impl fmt::Debug for ResumableTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResumableTransport")
+            .field("id", &self.shared.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for ResumableTransport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            // Nothing to put anything into is no end of the stream.
+            return Poll::Ready(Ok(()));
+        }
+        self.shared.poll(Way::In, cx, Left::Served, |io, cx, fx| {
+            io.poll_read(cx, buf, fx)
+        })
+    }
+}
+
+impl AsyncWrite for ResumableTransport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.shared.poll(Way::Out, cx, Left::Settled, |io, cx, fx| {
+            io.poll_write(cx, bufs, fx)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll(Way::Out, cx, Left::Settled, |io, cx, fx| {
+            io.poll_flush(cx, fx)
+        })
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.poll(Way::Out, cx, Left::Settled, |io, cx, fx| {
+            io.poll_shutdown(cx, fx)
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Who is woken when a link can move: the application's tasks, else the keeper.
+//!
+//! A link is polled with the session's own two wakers, one a direction, whoever polls it. So it never holds the waker of a task that
+//! has long gone, and a wake-up always finds the one it is for, even if that changed since the link was polled.
+//!
+//! No lock here is held while anything else is called, and no session's lock is ever taken: a link may be a transport itself.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+/// How long a woken application task has to poll before the keeper does it instead.
+pub(super) const GRACE: Duration = Duration::from_millis(10);
+
+/// Locks even if a thread panicked meanwhile: whatever these locks guard is whole between any two statements.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The keeper, seen from those that wake it.
+#[derive(Default)]
+pub(super) struct KeeperWaker {
+    waker: Mutex<Option<Waker>>,
+    /// Whether the keeper looks after every [`GRACE`] for turns that were not taken.
+    watching: AtomicBool,
+}
+
+impl KeeperWaker {
+    /// The keeper's task is about to sleep. Call it before looking at what there is to do: what comes later wakes it.
+    pub(super) fn register(&self, waker: &Waker) {
+        let old = {
+            let mut slot = lock(&self.waker);
+            match &*slot {
+                Some(current) if current.will_wake(waker) => None,
+                _ => slot.replace(waker.clone()),
+            }
+        };
+        drop(old);
+    }
+
+    pub(super) fn wake(&self) {
+        let waker = lock(&self.waker).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Has the keeper look after a while whether the application took its turn.
+    fn watch(&self) {
+        if !self.watching.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    pub(super) fn is_watching(&self) -> bool {
+        self.watching.load(Ordering::Acquire)
+    }
+
+    /// Nothing is to be watched. The caller looks at the turns once more after this, for one that began meanwhile.
+    pub(super) fn stop_watching(&self) {
+        self.watching.store(false, Ordering::Release);
+    }
+}
+
+/// One direction of a session's link.
+pub(super) struct Direction {
+    slot: Mutex<Slot>,
+    keeper: Arc<KeeperWaker>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The application's task that waits for the direction to move.
+    application: Option<Waker>,
+    /// Whether the application is to poll next: it was woken, or it was served and more may be there.
+    applications_turn: bool,
+    /// Whether the application has polled since the keeper last looked.
+    polled: bool,
+}
+
+/// How a poll of the application left a direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It waits.
+    Waiting,
+    /// It was served, and is expected to come again soon.
+    Served,
+    /// It was served, and all that is left to do waits for the link.
+    Settled,
+}
+
+impl Direction {
+    pub(super) fn new(keeper: Arc<KeeperWaker>) -> Arc<Self> {
+        Arc::new(Self {
+            // Until it has polled once, the application is expected to.
+            slot: Mutex::new(Slot {
+                applications_turn: true,
+                polled: true,
+                ..Slot::default()
+            }),
+            keeper,
+        })
+    }
+
+    /// The application's task polls. Its waker is registered before the link is polled, so that a wake-up in between is not lost.
+    pub(super) fn enter(&self, waker: &Waker) {
+        let old = {
+            let mut slot = lock(&self.slot);
+            slot.applications_turn = true;
+            slot.polled = true;
+            match &slot.application {
+                Some(current) if current.will_wake(waker) => None,
+                _ => slot.application.replace(waker.clone()),
+            }
+        };
+        drop(old);
+    }
+
+    /// The application's poll is over.
+    pub(super) fn leave(&self, left: Left) {
+        let old = {
+            let mut slot = lock(&self.slot);
+            match left {
+                Left::Waiting => {
+                    // Without its waker it has been woken already, and the turn stays its own.
+                    if slot.application.is_some() {
+                        slot.applications_turn = false;
+                    }
+                    None
+                }
+                Left::Served => slot.application.take(),
+                Left::Settled => {
+                    slot.applications_turn = false;
+                    slot.application.take()
+                }
+            }
+        };
+        drop(old);
+        if left == Left::Served {
+            self.keeper.watch();
+        }
+    }
+
+    /// Wakes the application's task if one waits; returns whether it did.
+    pub(super) fn wake_application(&self) -> bool {
+        let waker = {
+            let mut slot = lock(&self.slot);
+            let waker = slot.application.take();
+            if waker.is_some() {
+                slot.applications_turn = true;
+                slot.polled = false;
+            }
+            waker
+        };
+        match waker {
+            Some(waker) => {
+                self.keeper.watch();
+                waker.wake();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether it is for the keeper to poll the link: no task of the application waits or is about to poll.
+    pub(super) fn is_keepers_turn(&self) -> bool {
+        let slot = lock(&self.slot);
+        slot.application.is_none() && !slot.applications_turn
+    }
+
+    /// [`GRACE`] has passed since the last call: a turn that the application has not taken goes to the keeper. Returns whether one
+    /// did.
+    pub(super) fn pass_grace(&self) -> bool {
+        let mut slot = lock(&self.slot);
+        let passes = slot.applications_turn && !slot.polled;
+        if passes {
+            slot.applications_turn = false;
+        }
+        slot.polled = false;
+        passes
+    }
+
+    /// Whether the application is expected to poll.
+    pub(super) fn is_applications_turn(&self) -> bool {
+        lock(&self.slot).applications_turn
+    }
+}
+
+impl Wake for Direction {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.wake_application() {
+            self.keeper.wake();
+        }
+    }
+}

@@ -238,10 +238,6 @@ fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Config
 
 /// A configuration that has been checked.
 #[derive(Clone, Debug)]
-#[cfg_attr(
-    not(all(feature = "client", feature = "server")),
-    expect(dead_code, reason = "each end takes its part")
-)]
 pub(crate) struct Valid {
     pub(crate) session: Settings,
     /// The bound on either socket buffer, as read back.

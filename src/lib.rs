@@ -1,10 +1,77 @@
 //! Byte-stream connections that survive.
+//!
+//! A [`ResumableTransport`] is `AsyncRead + AsyncWrite`. Under it the network connection, the *link*, may break and be replaced any number
+//! of times, and no byte is lost, duplicated or reordered: or reading and writing say why the session is over. hyper, tokio-util's
+//! codecs and whatever else takes a byte stream run on it without knowing.
+//!
+//! ```no_run
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! use unbroken::{Config, Listener, Snet};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::new().snet(Snet::rc4());
+//! let mut listener = Listener::bind("127.0.0.1:0", config.clone()).await?;
+//! let mut client = unbroken::connect(listener.local_addr()?, config).await?;
+//! let (mut server, _peer) = listener.accept().await?;
+//!
+//! client.write_all(b"whatever happens to the link").await?;
+//! client.flush().await?;
+//! let mut bytes = [0; 28];
+//! server.read_exact(&mut bytes).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | link | one underlying connection: TCP, TLS, a Unix socket, anything `AsyncRead + AsyncWrite` |
+//! | session | the logical connection that outlives its links; both ends hold its state |
+//! | transport | [`ResumableTransport`], the application's end of a session |
+//! | resume | attaching a new link to a session: prove who you are, exchange counts, replay |
+//! | replay | sending again what the peer has not received |
+//! | detached | a session without a link, waiting for a resume |
+//! | resume window | how long a detached session is kept |
+//!
+//! # What to use
+//!
+//! - A client over TCP: [`connect`]. Over anything that a Tower service dials: [`Connector`] or [`ResumableLayer`].
+//! - A server on a TCP port: [`Listener`]. For links of any kind, after a TLS handshake say: [`Acceptor`].
+//! - To watch and steer: [`ResumableTransport::handle`].
+//! - To carry sessions over something else: [`protocol`], which does no I/O.
+//!
+//! # What to know
+//!
+//! - **Flush.** Writing goes to the link in the same poll as far as the link takes it, but a link may buffer (TLS does): flush when
+//!   you wait for an answer.
+//! - **Drop drains.** What was written goes on its way after the transport was dropped, for
+//!   [`linger`](Config::linger) at most, as long as the runtime runs. `shutdown().await` first if you want to know.
+//! - **A session that dies is an error.** Expiry, refusal and a gap each return an [`Error`] of their own, inside the
+//!   [`std::io::Error`], once everything received has been read. Only the peer's own close reads as the end of the stream.
+//! - **snet is not security.** See [`Snet`].
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `client` | yes | `connect`, `Connector`, `ResumableLayer`, `TcpConnector` |
+//! | `server` | yes | `Listener`, `Acceptor` |
+//! | `transport` | by the two | `ResumableTransport`, `Handle`, `Config` |
+//! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
+//!
+//! Without any, the [`protocol`] core remains, which needs no tokio.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "transport")]
+#[cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    allow(dead_code, unused_imports, reason = "each end uses its part")
+)]
 mod config;
 mod error;
 #[cfg(feature = "transport")]
@@ -13,6 +80,10 @@ pub mod protocol;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "transport")]
+#[cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    allow(dead_code, unused_imports, reason = "each end uses its part")
+)]
 mod transport;
 
 #[cfg(feature = "client")]

@@ -99,3 +99,8 @@ pub use server::{Accepted, Acceptor, Listener};
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use transport::{Handle, LinkState, ResumableTransport, SessionId, Stats};
+
+/// The README's examples are tests.
+#[cfg(all(doctest, feature = "client", feature = "server", feature = "hyper"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -198,10 +198,9 @@ impl SessionIo {
     ) -> Poll<io::Result<()>> {
         let flushed = self.hand_over_and_flush(cx, fx);
         match self.session.phase() {
-            Phase::Closed(CloseReason::Peer) => Poll::Ready(Ok(())),
-            Phase::Closed(reason) => Poll::Ready(Err(Error::Closed(reason).into())),
-            Phase::Detached(_) => Poll::Ready(Ok(())),
             Phase::Attached => flushed.map(Ok),
+            Phase::Detached(_) => Poll::Ready(Ok(())),
+            Phase::Closed(reason) => Poll::Ready(self.handed_over_before(reason)),
         }
     }
 
@@ -214,10 +213,18 @@ impl SessionIo {
         self.session.shut_write();
         let flushed = self.hand_over_and_flush(cx, fx);
         match self.session.phase() {
-            Phase::Closed(CloseReason::Peer) if self.session.backlog() == 0 => Poll::Ready(Ok(())),
-            Phase::Closed(reason) => Poll::Ready(Err(Error::Closed(reason).into())),
-            Phase::Detached(_) => Poll::Pending,
             Phase::Attached => flushed.map(Ok),
+            Phase::Detached(_) => Poll::Pending,
+            Phase::Closed(reason) => Poll::Ready(self.handed_over_before(reason)),
+        }
+    }
+
+    /// Whether all was handed over before the peer closed the session. Any other end is an error in any case.
+    fn handed_over_before(&self, reason: CloseReason) -> io::Result<()> {
+        if reason == CloseReason::Peer && self.session.backlog() == 0 {
+            Ok(())
+        } else {
+            Err(Error::Closed(reason).into())
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{redial::Redialer, tcp::SOCKET_BUFFER_LIMIT};
+use super::{dial::dial, redial::Redialer};
 use crate::{
     config::{Config, Valid},
     error::{BoxError, Error},
@@ -122,29 +122,6 @@ impl fmt::Debug for Connecting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connecting")
     }
-}
-
-/// Calls a service that is ready for a link, and lets the bound on its socket buffers reach the [`TcpConnector`](super::TcpConnector)
-/// that may be below.
-pub(super) fn dial<C, T>(
-    service: &mut C,
-    target: T,
-    socket_buffer: usize,
-) -> impl Future<Output = Result<BoxLink, BoxError>> + Send + 'static
-where
-    C: Service<T>,
-    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send + 'static,
-{
-    let limit = Some(socket_buffer);
-    let dialling = SOCKET_BUFFER_LIMIT.sync_scope(limit, || service.call(target));
-    SOCKET_BUFFER_LIMIT.scope(limit, async move {
-        match dialling.await {
-            Ok(link) => Ok(Box::new(link) as BoxLink),
-            Err(error) => Err(error.into()),
-        }
-    })
 }
 
 /// Opens a session on its first link.

@@ -2,6 +2,7 @@
 
 mod connect;
 mod connector;
+mod dial;
 mod layer;
 mod redial;
 mod target;

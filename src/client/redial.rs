@@ -18,7 +18,7 @@ use tower::{
 };
 use tower_service::Service;
 
-use super::connector::dial;
+use super::dial::dial;
 use crate::{
     config::Valid,
     error::{BoxError, Error, ResumeError},

@@ -11,6 +11,7 @@ mod session_io;
 mod shared;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod socket;
+mod state;
 mod wakers;
 
 use std::{
@@ -23,7 +24,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use handle::{Handle, LinkState, SessionId, Stats};
+pub use handle::Handle;
+pub use state::{LinkState, SessionId, Stats};
 
 pub(crate) use self::{
     handshake::exchange,

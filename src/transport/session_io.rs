@@ -11,8 +11,8 @@ use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::{
     effects::{Effects, Migration},
-    handle::{LinkState, SessionId},
     link::{self, BoxLink},
+    state::{LinkState, SessionId},
 };
 use crate::{
     error::{BoxError, CloseReason, Error, ResumeError},

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
     effects::Effects,
-    handle::{LinkState, SessionId, Stats},
     link::BoxLink,
     session_io::{Need, SessionIo},
+    state::{LinkState, SessionId, Stats},
     wakers::{Direction, KeeperWaker, Left, lock},
 };
 use crate::{

@@ -459,3 +459,80 @@ impl Session {
         certain.min(self.handed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::snet::SessionKey;
+
+    const HISTORY: usize = 16;
+
+    /// Both ends of a session, `offset` bytes into both streams.
+    fn ends_at(offset: u64, now: Instant) -> [Session; 2] {
+        [Role::Client, Role::Server].map(|role| {
+            let settings = Settings {
+                history: HISTORY,
+                resume_window: Duration::from_secs(300),
+                linger: Duration::from_secs(60),
+                silence: None,
+                fin_is_close: false,
+                cipher: CipherChoice::Plain,
+            };
+            let key = SessionKey::new(*b"8 bytes.");
+            let mut session = Session::new(role, Opened { id: 7, key }, settings, now);
+            session.replay = ReplayBuffer::starting_at(offset, HISTORY);
+            session.receive.count(offset as usize);
+            let both = Counts {
+                sent: offset,
+                received: offset,
+            };
+            session.attach(0, both, offset, now).unwrap();
+            session
+        })
+    }
+
+    fn carry(from: &mut Session, to: &mut Session, now: Instant) -> Vec<u8> {
+        let (first, second) = from.unsent();
+        let mut bytes = [first, second].concat();
+        from.handed(bytes.len());
+        match to.arrived(&mut bytes, now) {
+            Arrived::Fresh(fresh) => bytes[fresh].to_vec(),
+            Arrived::Exhausted => panic!("offsets ran out"),
+        }
+    }
+
+    /// Seen in goscon: counts of 32 bits, after which every resume was refused.
+    #[test]
+    fn goscon_13_session_resumes_across_32_bits_and_near_64() {
+        let now = Instant::now();
+        for offset in [(1 << 32) - 5, (1 << 63) - 5, u64::MAX - 10] {
+            let [mut client, mut server] = ends_at(offset, now);
+            assert_eq!(client.write(b"lost"), 4);
+            client.handed(4);
+            assert_eq!(client.write(b"kept"), 4);
+            client.detach(now);
+            let request = client.counts();
+            assert_eq!(request.sent, offset + 8);
+            let reply = server.answer(request).unwrap();
+            client.check(reply).unwrap();
+            client.attach(1, reply, request.received, now).unwrap();
+            server.attach(1, request, reply.received, now).unwrap();
+            assert_eq!(carry(&mut client, &mut server, now), b"lostkept");
+            assert_eq!(server.counts().received, offset + 8);
+            assert_eq!(client.replayed(), 4);
+        }
+    }
+
+    #[test]
+    fn goscon_13_stream_ends_where_offsets_do() {
+        let now = Instant::now();
+        let [mut client, mut server] = ends_at(u64::MAX - 3, now);
+        assert_eq!(client.room(), 3);
+        assert_eq!(client.write(b"abcd"), 3);
+        assert_eq!((client.room(), client.write(b"d")), (0, 0));
+        assert_eq!(carry(&mut client, &mut server, now), b"abc");
+        assert_eq!(server.arrived(&mut [0], now), Arrived::Exhausted);
+        assert_eq!(server.phase(), Phase::Closed(CloseReason::Exhausted));
+        assert_eq!(server.counts().received, u64::MAX);
+    }
+}

@@ -39,6 +39,8 @@ pub(super) struct Redialer<C, T> {
     delay: Duration,
     /// When the last link was attached, and how many bytes had been received by then.
     attached: Option<(Instant, u64)>,
+    /// How many bytes the server had received when it was last asked.
+    delivered: u64,
     /// The number of the last resume request.
     request: u64,
 }
@@ -60,6 +62,7 @@ impl<C, T> Redialer<C, T> {
             backoff: None,
             delay: Duration::ZERO,
             attached: None,
+            delivered: 0,
             request: 0,
         }
     }
@@ -159,7 +162,13 @@ where
         self.request += 1;
         let resume = resume(shared, link, self.request);
         match timeout(self.config.handshake_timeout, resume).await {
-            Ok(Ok(())) => {
+            Ok(Ok(None)) => Outcome::Settled,
+            Ok(Ok(Some(delivered))) => {
+                if delivered > self.delivered {
+                    // The link before was good for sending, which only the server could tell.
+                    self.delivered = delivered;
+                    self.reset();
+                }
                 self.attached = Some((now(), shared.received()));
                 Outcome::Settled
             }
@@ -190,10 +199,11 @@ where
     }
 }
 
-/// Resumes on a new link, if one is still wanted. After an error that is final the session is over.
-async fn resume(shared: &Shared, mut link: BoxLink, request: u64) -> Result<(), Error> {
+/// Resumes on a new link, if one is still wanted, and returns how many bytes the server had received. After an error that is final
+/// the session is over.
+async fn resume(shared: &Shared, mut link: BoxLink, request: u64) -> Result<Option<u64>, Error> {
     let Some((opened, counts)) = shared.begin_resume() else {
-        return Ok(());
+        return Ok(None);
     };
     let mut machine = ClientResume::new(&opened, counts);
     exchange(&mut link, &mut machine, || {}).await?;
@@ -204,7 +214,7 @@ async fn resume(shared: &Shared, mut link: BoxLink, request: u64) -> Result<(), 
             machine.confirm();
             exchange(&mut link, &mut machine, || {}).await?;
             shared.attach(link, request, server, counts.received)?;
-            Ok(())
+            Ok(Some(server.received))
         }
         Some(ResumeReply::Refused) | None => {
             shared.refused();

@@ -189,7 +189,8 @@ impl Inner {
         prove(&mut link, &mut machine, place).await?;
         match self.registry.prove(id, peer_addr)? {
             Proved::Opened(session) => {
-                session.attach(link, 0, Counts::default(), 0)?;
+                // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
+                let _ = session.attach(link, 0, Counts::default(), 0);
                 Ok(self.keep(id, session))
             }
             // A resume was faster, and so is newer.
@@ -222,7 +223,8 @@ impl Inner {
             |session: &Shared| session.attach(link, number, request.counts, counts.received);
         match self.registry.prove(request.id, peer_addr)? {
             Proved::Opened(session) => {
-                attach(&session)?;
+                // As with an open.
+                let _ = attach(&session);
                 Ok(self.keep(request.id, session))
             }
             Proved::Running(session) => {

@@ -17,22 +17,26 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link for T {}
 /// A link whose kind is forgotten: a session may move from one kind to another.
 pub(crate) type BoxLink = Box<dyn Link>;
 
-/// Reads from `link`, and returns how many bytes it appended to `buf`; 0 is its end.
+/// Reads from `link`, and returns how many bytes it appended to `buf`; 0 is its end. Unless it does, `buf` is filled as far as before:
+/// bytes that are not counted must not reach the application.
 pub(super) fn poll_read(
     link: &mut BoxLink,
     cx: &mut Context<'_>,
     buf: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<usize>> {
     let before = buf.filled().len();
-    match Pin::new(link).poll_read(cx, buf) {
-        Poll::Ready(Ok(())) => Poll::Ready(
-            buf.filled()
-                .len()
-                .checked_sub(before)
-                .ok_or_else(|| io::Error::other("the link took back bytes of the read buffer")),
-        ),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending => Poll::Pending,
+    let result = Pin::new(link).poll_read(cx, buf);
+    let after = buf.filled().len();
+    match result {
+        Poll::Ready(Ok(())) if after >= before => Poll::Ready(Ok(after - before)),
+        Poll::Ready(Err(error)) if after == before => Poll::Ready(Err(error)),
+        Poll::Pending if after == before => Poll::Pending,
+        _ => {
+            buf.set_filled(before);
+            Poll::Ready(Err(io::Error::other(
+                "the link filled the read buffer without saying so, or took bytes of it back",
+            )))
+        }
     }
 }
 

@@ -1,0 +1,113 @@
+//! Whether each public type can move between threads, be shared by them, and be moved while pinned. Losing one of these
+//! breaks users without a line of theirs changing, so each loss has to be meant.
+
+use unbroken::{
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, ResumeError,
+    protocol::{
+        Arrived, Phase, ReplayBuffer, Role, Session, Settings,
+        snet::{
+            Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Direction, Hello,
+            KeyAgreement, Opened, PrivateKey, Proof, PublicKey, ResumeReply, ResumeRequest,
+            ServerHandshake, SessionKey, StreamCipher,
+        },
+    },
+};
+
+fn assert_send<T: Send>() {}
+fn assert_sync<T: Sync>() {}
+fn assert_unpin<T: Unpin>() {}
+fn assert_static<T: 'static>() {}
+
+/// All four.
+macro_rules! assert_all {
+    ($($type:ty),+ $(,)?) => {$(
+        assert_send::<$type>();
+        assert_sync::<$type>();
+        assert_unpin::<$type>();
+        assert_static::<$type>();
+    )+};
+}
+
+#[test]
+fn errors_are_send_sync_unpin_and_static() {
+    assert_all!(
+        BoxError,
+        CloseReason,
+        ConfigError,
+        Error,
+        HandshakeError,
+        ResumeError
+    );
+}
+
+#[test]
+fn the_core_is_send_sync_unpin_and_static() {
+    assert_all!(Arrived, Phase, ReplayBuffer, Role, Settings);
+    assert_all!(Challenge, CipherChoice, Counts, Direction, Hello);
+    assert_all!(ClientOpen, ClientResume, ServerHandshake, Opened);
+    assert_all!(KeyAgreement, PrivateKey, PublicKey, SessionKey);
+    assert_all!(Proof, ResumeReply, ResumeRequest);
+}
+
+/// It holds ciphers, which need not be `Sync`: each has one user.
+#[test]
+fn a_session_of_the_core_is_send_unpin_and_static() {
+    assert_send::<Session>();
+    assert_unpin::<Session>();
+    assert_static::<Session>();
+    assert_send::<Box<dyn StreamCipher>>();
+}
+
+#[cfg(feature = "transport")]
+#[test]
+fn the_transport_is_send_sync_unpin_and_static() {
+    use unbroken::{Config, Handle, LinkState, ResumableTransport, SessionId, Snet, Stats};
+
+    assert_all!(ResumableTransport, Handle, LinkState, SessionId, Stats);
+    assert_all!(Config, Snet);
+}
+
+#[cfg(feature = "client")]
+#[test]
+fn the_client_is_send_sync_unpin_and_static() {
+    use unbroken::{Connecting, Connector, ResumableLayer, Target, TcpConnector, connect};
+
+    assert_all!(
+        Connector<TcpConnector>,
+        ResumableLayer,
+        Target,
+        TcpConnector
+    );
+    // A future is polled by its one owner.
+    assert_send::<Connecting>();
+    assert_unpin::<Connecting>();
+    assert_static::<Connecting>();
+    let _ = || {
+        fn is_send(_: impl Send + 'static) {}
+        is_send(connect("a.example:1", unbroken::Config::new()));
+    };
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn the_server_is_send_sync_unpin_and_static() {
+    use unbroken::{Accepted, Acceptor, Listener};
+
+    assert_all!(Accepted, Acceptor, Listener);
+    // Whatever is accepted may be accepted, and served, in a task of its own.
+    let _ = |acceptor: Acceptor, mut listener: Listener| {
+        fn is_send(_: impl Send) {}
+        is_send(acceptor.accept(tokio::io::empty()));
+        is_send(listener.accept());
+    };
+}
+
+#[cfg(feature = "transport")]
+#[test]
+fn what_a_handle_returns_is_send() {
+    let _ = |handle: unbroken::Handle| {
+        fn is_send(_: impl Send) {}
+        is_send(handle.migrate());
+        is_send(handle.subscribe());
+    };
+}

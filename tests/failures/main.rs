@@ -1,0 +1,16 @@
+//! Failures seen elsewhere, each absent here: sessions over in-memory links, in virtual time, but for what is about real sockets.
+
+#![cfg(all(feature = "client", feature = "server"))]
+
+#[path = "../support/memory_link.rs"]
+mod memory_link;
+#[path = "../support/memory_net.rs"]
+mod memory_net;
+#[path = "../support/raw_peer.rs"]
+mod raw_peer;
+
+mod endings;
+mod handshakes;
+mod roaming;
+mod snet_go;
+mod stubborn_io;

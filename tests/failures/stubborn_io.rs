@@ -1,0 +1,238 @@
+//! Of stubborn-io and EternalTerminal: what a reconnecting stream does to its application, and both ends to each other.
+
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, split},
+    time::Instant,
+};
+use unbroken::LinkState;
+
+use super::{
+    memory_link::{Client, Fault},
+    memory_net::{
+        Dial, Net, ROOMY, connected, exchange, expect, expect_nothing, pattern, plain,
+        plain_history, resumed, send, stream, within,
+    },
+};
+
+#[tokio::test(start_paused = true)]
+async fn stubborn_io_23_a_zero_length_read_is_no_disconnect() {
+    let mut net = Net::new(&plain(), ROOMY);
+    let (mut client, mut server) = net.open(&plain()).await;
+    for waiting in [false, true] {
+        if waiting {
+            send(&mut server, b"waiting").await;
+        }
+        for _ in 0..3 {
+            let read = within("an empty read", client.read(&mut [])).await;
+            assert_eq!(read.expect("no error"), 0);
+            let write = within("an empty write", client.write(&[])).await;
+            assert_eq!(write.expect("no error"), 0);
+        }
+        // A buffer that is full already is as empty.
+        let mut full = [1, 2, 3];
+        let mut buf = ReadBuf::new(&mut full);
+        buf.set_filled(3);
+        poll_fn(|cx| Pin::new(&mut client).poll_read(cx, &mut buf))
+            .await
+            .expect("no error");
+        assert_eq!(buf.filled(), [1, 2, 3]);
+    }
+    expect(&mut client, b"waiting").await;
+    exchange(&mut client, &mut server).await;
+    assert_eq!((net.links(), client.handle().stats().resumes), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stubborn_io_23_shutdown_starts_no_reconnect() {
+    let mut net = Net::new(&plain(), ROOMY);
+    let (mut client, mut server) = net.open(&plain()).await;
+    send(&mut client, b"all there is").await;
+    within("the shutdown", client.shutdown())
+        .await
+        .expect("all is handed over");
+    within("the shutdown", client.shutdown())
+        .await
+        .expect("it can be done twice");
+    // The other direction goes on, on the same link.
+    for _ in 0..10 {
+        send(&mut server, b"still").await;
+        expect(&mut client, b"still").await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    expect(&mut server, b"all there is").await;
+    expect_nothing(&mut server).await;
+    assert_eq!(net.links(), 1);
+    assert_eq!(client.handle().state(), LinkState::Connected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stubborn_io_23_both_split_halves_wake() {
+    let config = plain_history(1000);
+    let mut net = Net::new(&config, 100);
+    let (client, mut server) = net.open(&config).await;
+    let handle = client.handle();
+    let (mut reading, mut writing) = split(client);
+    let up = pattern(1, 10_000);
+    let to_write = up.clone();
+    net.set(Dial::Refuse);
+    net.newest().cut(Fault::Reset);
+    // Both halves wait on the lost link, each in a task of its own.
+    let writer = tokio::spawn(async move {
+        send(&mut writing, &to_write).await;
+        writing
+    });
+    let reader = tokio::spawn(async move {
+        expect(&mut reading, b"awake").await;
+        reading
+    });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!writer.is_finished() && !reader.is_finished());
+    net.set(Dial::Serve);
+    handle.network_changed();
+    connected(&handle).await;
+    let began = Instant::now();
+    send(&mut server, b"awake").await;
+    let reading = within("the reader", reader).await.expect("no panic");
+    expect(&mut server, &up).await;
+    let writing = within("the writer", writer).await.expect("no panic");
+    assert!(
+        began.elapsed() < Duration::from_millis(100),
+        "{:?}: somebody else did their work",
+        began.elapsed()
+    );
+    exchange(&mut reading.unsplit(writing), &mut server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stubborn_io_23_both_split_halves_learn_of_the_end() {
+    let config = plain_history(1000).resume_window(Duration::from_secs(5));
+    let mut net = Net::new(&config, 100);
+    let (client, _server) = net.open(&config).await;
+    let (mut reading, mut writing) = split(client);
+    let writer = tokio::spawn(async move { writing.write_all(&[0; 10_000]).await });
+    let reader = tokio::spawn(async move { reading.read(&mut [0]).await });
+    net.set(Dial::Refuse);
+    net.newest().cut(Fault::Reset);
+    assert!(
+        within("the writer", writer)
+            .await
+            .expect("no panic")
+            .is_err()
+    );
+    assert!(
+        within("the reader", reader)
+            .await
+            .expect("no panic")
+            .is_err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link() {
+    const FRAME: usize = 1000;
+    // What the link takes of the frame, and how much of that arrives.
+    for (taken, arrives) in [(1, 0), (300, 0), (300, 120), (300, 299), (999, 999)] {
+        let mut net = Net::new(&plain(), taken);
+        net.plan([Dial::CutAt(Client, 25 + arrives)]);
+        let frame = pattern(1, FRAME);
+        let connector = unbroken::Connector::new(net.dialer(), plain());
+        let mut client = tower::ServiceExt::oneshot(connector, ())
+            .await
+            .expect("the session opens");
+        let mut server = net.session().await;
+        client.write_all(&frame).await.expect("writing");
+        resumed(&client.handle(), 1).await;
+        expect(&mut server, &frame).await;
+        expect_nothing(&mut server).await;
+        let on_second = stream(&net.wire(1), Client);
+        assert_eq!(
+            on_second,
+            frame[arrives..],
+            "{taken} taken, {arrives} arrive"
+        );
+        exchange(&mut client, &mut server).await;
+    }
+}
+
+/// Both applications write and flush a window before they read, over links that hold next to nothing.
+async fn window_sized_replay(capacity: usize, history: usize, cuts: usize) {
+    let config = plain_history(history);
+    let mut net = Net::new(&config, capacity);
+    let (mut client, mut server) = net.open(&config).await;
+    exchange(&mut client, &mut server).await;
+    let (up, down) = (pattern(1, history), pattern(2, history));
+    net.set(Dial::Refuse);
+    net.newest().cut(Fault::Reset);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // Detached, the session takes a window whole.
+    send(&mut client, &up[..history / 2]).await;
+    send(&mut server, &down[..history / 2]).await;
+    net.set(Dial::Serve);
+    client.handle().network_changed();
+    let both = |mut end: unbroken::ResumableTransport, out: Vec<u8>, inbound: Vec<u8>| async move {
+        send(&mut end, &out[history / 2..]).await;
+        expect(&mut end, &inbound).await;
+        end
+    };
+    let (client_handle, server_handle) = (client.handle(), server.handle());
+    let client = tokio::spawn(both(client, up.clone(), down.clone()));
+    let server = tokio::spawn(both(server, down, up));
+    for _ in 0..cuts {
+        // In the midst of the replay.
+        tokio::time::sleep(Duration::from_millis(12)).await;
+        net.newest().cut(Fault::Reset);
+        tokio::join!(connected(&client_handle), connected(&server_handle));
+    }
+    let (client, server) = within("both", async { tokio::join!(client, server) }).await;
+    exchange(
+        &mut client.expect("no panic"),
+        &mut server.expect("no panic"),
+    )
+    .await;
+    assert!(client_handle.stats().sent >= history as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn et_17_window_sized_replays_both_ways_do_not_lock_each_other() {
+    window_sized_replay(7, 20_000, 0).await;
+    window_sized_replay(1, 2_000, 0).await;
+    window_sized_replay(64 << 10, 1 << 20, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn et_17_not_when_they_are_cut_in_their_midst_either() {
+    window_sized_replay(7, 20_000, 5).await;
+    window_sized_replay(512, 1 << 20, 9).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn et_17_a_lost_window_is_replayed_both_ways_at_once() {
+    // Here the first link took all and delivered none of it.
+    const WINDOW: usize = 8000;
+    let config = plain_history(2 * WINDOW);
+    let mut net = Net::new(&config, WINDOW);
+    let (mut client, mut server) = net.open(&config).await;
+    net.newest().cut(Fault::Deaf);
+    let (up, down) = (pattern(1, WINDOW), pattern(2, WINDOW));
+    send(&mut client, &up).await;
+    send(&mut server, &down).await;
+    assert_eq!(stream(&net.newest(), Client).len(), WINDOW);
+    net.newest().cut(Fault::Reset);
+    resumed(&client.handle(), 1).await;
+    resumed(&server.handle(), 1).await;
+    tokio::join!(expect(&mut client, &down), expect(&mut server, &up));
+    assert_eq!(client.handle().stats().replayed, WINDOW as u64);
+    assert_eq!(server.handle().stats().replayed, WINDOW as u64);
+    expect_nothing(&mut client).await;
+    expect_nothing(&mut server).await;
+    poll_fn(|cx| {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        assert!(Pin::new(&mut client).poll_read(cx, &mut buf).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!(net.links(), 2);
+}

@@ -1,0 +1,18 @@
+//! The rules by which our ends do better within snet's bytes (`docs/PROTOCOL.md`), over in-memory links, in virtual time.
+
+#![cfg(all(feature = "client", feature = "server"))]
+
+#[path = "../support/memory_link.rs"]
+mod memory_link;
+#[path = "../support/memory_net.rs"]
+mod memory_net;
+#[path = "../support/raw_peer.rs"]
+mod raw_peer;
+
+mod backoff;
+mod client;
+mod ending;
+mod keeper;
+mod links;
+mod race;
+mod server;

@@ -12,6 +12,8 @@ use crate::{
 
 /// The longest duration any setting takes; points in time so far ahead still exist.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// After how long without a byte a client doubts its link.
+const DEFAULT_SILENCE: Duration = Duration::from_secs(30);
 /// The smallest and the largest history, in bytes.
 const HISTORY: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 
@@ -155,13 +157,14 @@ impl Config {
                 "no protocol is chosen; call `snet`, the only one so far",
             );
         };
+        let silence = snet.effective_silence();
         for (field, duration) in [
             ("resume_window", self.resume_window),
             ("handshake_timeout", self.handshake_timeout),
             ("linger", self.linger),
             ("retry", self.retry_first),
             ("retry", self.retry_cap),
-            ("Snet::silence", snet.silence.unwrap_or(LONGEST)),
+            ("Snet::silence", silence.unwrap_or(LONGEST)),
         ] {
             if duration < Duration::from_millis(1) || duration > LONGEST {
                 return wrong(field, "it has to be from a millisecond to 366 days long");
@@ -170,7 +173,7 @@ impl Config {
         if self.retry_first > self.retry_cap {
             return wrong("retry", "the first delay exceeds the cap");
         }
-        let notice = snet.silence.unwrap_or_default() + self.handshake_timeout + self.retry_cap;
+        let notice = silence.unwrap_or_default() + self.handshake_timeout + self.retry_cap;
         if self.linger <= notice {
             return wrong(
                 "linger",
@@ -214,7 +217,7 @@ impl Config {
                 history: snet.history,
                 resume_window: self.resume_window,
                 linger: self.linger,
-                silence: snet.silence,
+                silence,
                 fin_is_close: snet.fin_is_close,
                 cipher: snet.cipher,
             },
@@ -273,7 +276,8 @@ pub struct Snet {
     cipher: CipherChoice,
     history: usize,
     socket_buffer: Option<usize>,
-    silence: Option<Duration>,
+    /// `None` for the default.
+    silence: Option<Option<Duration>>,
     fin_is_close: bool,
 }
 
@@ -318,7 +322,7 @@ impl Snet {
             cipher,
             history: 1 << 20,
             socket_buffer: None,
-            silence: Some(Duration::from_secs(30)),
+            silence: None,
             fin_is_close: false,
         }
     }
@@ -341,24 +345,31 @@ impl Snet {
         self
     }
 
-    /// After how long without a byte from the server a client resumes on a new link; `None` for never. Default: 30 seconds.
+    /// After how long without a byte from the server a client resumes on a new link; `None` for never. Default: 30 seconds, or never
+    /// with [`fin_is_close`](Self::fin_is_close).
     ///
     /// snet has no pings: where the server has nothing to say, this costs a link each time. The clock stands while the application does
     /// not read. A server cannot dial and has no such clock.
     #[must_use]
     pub fn silence(mut self, silence: impl Into<Option<Duration>>) -> Self {
-        self.silence = silence.into();
+        self.silence = Some(silence.into());
         self
     }
 
     /// Whether the orderly end of a link (a FIN) is taken for the peer's close, and so for a clean end of the stream. Default: `false`.
     ///
     /// snet has no close, so this is the only way to learn of one at once. But anything in between that closes a link in order then
-    /// ends the session, and a stream that was cut off looks complete.
+    /// ends the session, and a stream that was cut off looks complete. So does a client that moves to a new link while the old one
+    /// works: let the clients of a server that does this neither [probe](Self::silence), nor migrate, nor report network changes.
     #[must_use]
     pub fn fin_is_close(mut self, yes: bool) -> Self {
         self.fin_is_close = yes;
         self
+    }
+
+    fn effective_silence(&self) -> Option<Duration> {
+        let default = (!self.fin_is_close).then_some(DEFAULT_SILENCE);
+        self.silence.unwrap_or(default)
     }
 
     fn largest_socket_buffer(&self) -> usize {

@@ -108,7 +108,8 @@ pub enum CloseReason {
     Local,
     /// The peer closed the session in order. Reading returns the end of the stream, not an error.
     Peer,
-    /// No link was attached within the resume window.
+    /// No link was attached within the resume window; or the transport was dropped, and what it had written could not be handed over
+    /// within `linger`.
     Expired,
     /// The server does not know the session, or no longer: it closed it, expired it, restarted, or could not satisfy the resume.
     Refused,
@@ -116,7 +117,7 @@ pub enum CloseReason {
     Gap,
     /// One direction has had 2^64 − 1 bytes, as many as an offset can count.
     Exhausted,
-    /// The runtime that kept the session was shut down.
+    /// What kept the session is gone: its runtime was shut down, or a cipher or a link of the user's panicked.
     Abandoned,
 }
 
@@ -138,13 +139,13 @@ impl fmt::Display for CloseReason {
         f.write_str(match self {
             Self::Local => "this end closed it",
             Self::Peer => "the peer closed it",
-            Self::Expired => "no link was attached within the resume window",
+            Self::Expired => "no link could be had in time",
             Self::Refused => "the server refused to resume it",
             Self::Gap => {
                 "more was lost with the link than the history holds; a larger history prevents it"
             }
             Self::Exhausted => "one direction has had as many bytes as an offset can count",
-            Self::Abandoned => "the runtime that kept it was shut down",
+            Self::Abandoned => "what kept it is gone: its runtime was shut down, or it panicked",
         })
     }
 }

@@ -56,7 +56,7 @@ enum Ending {
     Open,
     /// It will write no more.
     WriteShut,
-    /// It has dropped the transport; the session goes on until then at the latest.
+    /// It dropped the transport then; the session goes on for the linger time at most.
     Dropped(Instant),
 }
 
@@ -191,8 +191,11 @@ impl Session {
         if let Some(cipher) = &mut self.encrypt
             && let Some((first, second)) = self.replay.from_mut(end)
         {
+            // If the user's cipher panics, the session stays closed, and what is in the clear in the history goes nowhere.
+            let phase = std::mem::replace(&mut self.phase, Phase::Closed(CloseReason::Abandoned));
             cipher.apply(first);
             cipher.apply(second);
+            self.phase = phase;
         }
         written
     }
@@ -212,7 +215,7 @@ impl Session {
     /// The application has dropped its transport: what it wrote goes on its way, what arrives is counted and discarded.
     pub fn drop_transport(&mut self, now: Instant) {
         if !self.is_dropped() {
-            self.ending = Ending::Dropped(now + self.settings.linger);
+            self.ending = Ending::Dropped(now);
             self.receive.discard();
         }
     }
@@ -292,7 +295,10 @@ impl Session {
             self.gap_suspected = None;
         }
         if let Some(cipher) = &mut self.decrypt {
+            // As in `write`: what was counted and never came out of the cipher is lost.
+            let phase = std::mem::replace(&mut self.phase, Phase::Closed(CloseReason::Abandoned));
             cipher.apply(fresh);
+            self.phase = phase;
         }
         Arrived::Fresh(again..bytes.len())
     }
@@ -396,6 +402,8 @@ impl Session {
     pub fn close(&mut self, reason: CloseReason) {
         if !matches!(self.phase, Phase::Closed(_)) {
             self.phase = Phase::Closed(reason);
+            self.replay.trim(self.replay.end());
+            self.replay.release();
         }
     }
 
@@ -405,33 +413,32 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let link = match self.phase {
             Phase::Attached => self.silent_at(),
-            Phase::Detached(since) => Some(since + self.settings.resume_window),
+            Phase::Detached(since) => since.checked_add(self.settings.resume_window),
             Phase::Closed(_) => return None,
         };
-        match (self.ending, link) {
-            (Ending::Dropped(until), Some(link)) => Some(until.min(link)),
-            (Ending::Dropped(until), None) => Some(until),
-            (Ending::Open | Ending::WriteShut, link) => link,
-        }
+        [link, self.lingers_until()].into_iter().flatten().min()
     }
 
     /// Does what is due by `now`, and returns whether the peer has been silent for so long that a new link should be tried.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
-        if let Ending::Dropped(until) = self.ending
-            && until <= now
-        {
-            self.close(CloseReason::Local);
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.lingers_until()) {
+            self.close(if self.backlog() == 0 {
+                CloseReason::Local
+            } else {
+                CloseReason::Expired
+            });
         }
         match self.phase {
             Phase::Attached => {
-                let silent = self.silent_at().is_some_and(|at| at <= now);
+                let silent = is_due(self.silent_at());
                 if silent {
                     self.heard = now;
                 }
                 silent
             }
             Phase::Detached(since) => {
-                if since + self.settings.resume_window <= now {
+                if is_due(since.checked_add(self.settings.resume_window)) {
                     self.close(if self.gap_suspected.is_some() {
                         CloseReason::Gap
                     } else {
@@ -448,7 +455,15 @@ impl Session {
     fn silent_at(&self) -> Option<Instant> {
         let silence = self.settings.silence?;
         let listening = self.role == Role::Client && self.receive_room() > 0;
-        listening.then(|| self.heard + silence)
+        self.heard.checked_add(silence).filter(|_| listening)
+    }
+
+    /// When a session whose transport was dropped ends at the latest.
+    fn lingers_until(&self) -> Option<Instant> {
+        match self.ending {
+            Ending::Dropped(at) => at.checked_add(self.settings.linger),
+            Ending::Open | Ending::WriteShut => None,
+        }
     }
 
     /// The offset up to which the peer must have received the stream. Never above `handed`, not even if a peer's count has gone

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -120,14 +120,10 @@ impl Acceptor {
     ) -> Result<Accepted, Error> {
         let inner = self.inner.as_ref().map_err(Clone::clone)?;
         let (place, mut evicted) = inner.handshakes.enter();
-        let handshake = timeout(
-            inner.config.handshake_timeout,
-            inner.handshake(link, &place, peer_addr),
-        );
-        let mut handshake = pin!(handshake);
+        let mut accepting = pin!(inner.accept(link, &place, peer_addr));
         poll_fn(|cx| {
-            if let Poll::Ready(result) = handshake.as_mut().poll(cx) {
-                return Poll::Ready(result.unwrap_or(Err(Error::HandshakeTimeout)));
+            if let Poll::Ready(result) = accepting.as_mut().poll(cx) {
+                return Poll::Ready(result);
             }
             Pin::new(&mut evicted).poll(cx).map(|_| {
                 Err(Error::Overloaded(
@@ -152,17 +148,53 @@ impl fmt::Debug for Acceptor {
     }
 }
 
+/// A handshake that came to nothing.
+struct Failed {
+    error: Error,
+    /// The link, if its peer has been told something that must reach it.
+    told: Option<BoxLink>,
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            told: None,
+        }
+    }
+}
+
 impl Inner {
+    /// The handshake, by its deadline.
+    async fn accept(
+        self: &Arc<Self>,
+        link: BoxLink,
+        place: &Place,
+        peer_addr: Option<SocketAddr>,
+    ) -> Result<Accepted, Error> {
+        let deadline = Instant::now() + self.config.handshake_timeout;
+        let failed = match timeout_at(deadline, self.handshake(link, place, peer_addr)).await {
+            Ok(Ok(accepted)) => return Ok(accepted),
+            Ok(Err(failed)) => failed,
+            Err(_) => return Err(Error::HandshakeTimeout),
+        };
+        if let Some(link) = failed.told {
+            // Its failing changes nothing: the peer has been told, or it is gone.
+            let _ = timeout_at(deadline, close_in_order(link)).await;
+        }
+        Err(failed.error)
+    }
+
     async fn handshake(
         self: &Arc<Self>,
         mut link: BoxLink,
         place: &Place,
         peer_addr: Option<SocketAddr>,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Accepted, Failed> {
         let mut machine = ServerHandshake::new();
         exchange(&mut link, &mut machine, || place.heard()).await?;
         match machine.hello() {
-            Some(Hello::Open(_)) => self.open(link, machine, place, peer_addr).await,
+            Some(Hello::Open(_)) => Ok(self.open(link, machine, place, peer_addr).await?),
             Some(Hello::Resume(request)) => {
                 self.resume(link, machine, request, place, peer_addr).await
             }
@@ -205,16 +237,17 @@ impl Inner {
         request: ResumeRequest,
         place: &Place,
         peer_addr: Option<SocketAddr>,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Accepted, Failed> {
         let number = self.registry.number_request();
         let (key, counts) = match self.consider(&request) {
             Ok(granted) => granted,
             Err(error) => {
                 machine.refuse();
                 exchange(&mut link, &mut machine, || {}).await?;
-                // Its failing changes nothing: the peer has been told, or it is gone.
-                let _ = close_in_order(link).await;
-                return Err(error.into());
+                return Err(Failed {
+                    error: error.into(),
+                    told: Some(link),
+                });
             }
         };
         machine.resume(&key, counts, random::challenge()?);
@@ -259,13 +292,28 @@ impl Inner {
 
     /// Starts a new session's keeper, and hands the session to the application.
     fn keep(self: &Arc<Self>, id: u64, session: Arc<Shared>) -> Accepted {
-        let inner = self.clone();
         let kept = session.clone();
+        let entry = Entry {
+            inner: self.clone(),
+            id,
+        };
         tokio::spawn(async move {
             keep(kept, None).await;
-            inner.registry.remove(id);
+            drop(entry);
         });
         Accepted::New(ResumableTransport::new(session))
+    }
+}
+
+/// A session's place in the registry, given back when its keeper ends, however it does.
+struct Entry {
+    inner: Arc<Inner>,
+    id: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.inner.registry.remove(self.id);
     }
 }
 

@@ -28,8 +28,8 @@ use crate::{
 const BACKLOG: u32 = 1024;
 /// After how long without traffic TCP probes a client, so that one which has vanished is noticed though snet has no pings.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How long to wait when the system has no file descriptor or memory left for a connection.
-const RESOURCES_RETRY: Duration = Duration::from_millis(100);
+/// How long to wait when the system can give no connection.
+const RETRY: Duration = Duration::from_millis(100);
 /// How many new sessions wait for [`Listener::accept`] before their handshakes do.
 const WAITING: usize = 64;
 
@@ -176,15 +176,16 @@ async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc:
             Err(error) if concerns_one_connection(&error) => {
                 tracing::debug!(%error, "a connection was lost before it was accepted");
             }
-            Err(error) if is_shortage(&error) => {
-                tracing::warn!(%error, "no connection can be accepted for now");
-                sleep(RESOURCES_RETRY).await;
-            }
-            Err(error) => {
+            Err(error) if is_fatal(&error) => {
                 tracing::error!(%error, "the listening socket has failed");
                 // Nobody may be left to be told.
                 let _ = outgoing.send(Err(error)).await;
                 return;
+            }
+            Err(error) => {
+                // A shortage of file descriptors or memory as a rule, which passes.
+                tracing::warn!(%error, "no connection can be accepted for now");
+                sleep(RETRY).await;
             }
         }
         while handshakes.try_join_next().is_some() {}
@@ -227,9 +228,11 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the system has run out of something that others give back: file descriptors, memory.
-fn is_shortage(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::OutOfMemory
-        // ENFILE, EMFILE and ENOBUFS on Unix, WSAEMFILE and WSAENOBUFS on Windows.
-        || matches!(error.raw_os_error(), Some(23 | 24 | 55 | 105 | 10024 | 10055))
+/// Whether the listening socket itself is of no use any more. Whatever else `accept` says concerns a connection that is gone, or passes.
+fn is_fatal(error: &io::Error) -> bool {
+    // EBADF, EINVAL and ENOTSOCK, as Linux, others and Windows number them.
+    matches!(
+        error.raw_os_error(),
+        Some(9 | 22 | 38 | 88 | 10009 | 10022 | 10038)
+    )
 }

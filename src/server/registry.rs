@@ -1,7 +1,7 @@
 //! The sessions of a server.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -36,18 +36,43 @@ pub(super) struct Registry {
 #[derive(Default)]
 struct Tables {
     sessions: HashMap<u64, Arc<Shared>>,
-    unproved: HashMap<u64, SessionKey>,
-    /// The ids in `unproved` with the time they were named at, oldest first, and some that have left it.
-    named: VecDeque<(Instant, u64)>,
+    unproved: HashMap<u64, Unproved>,
+    /// The ids in `unproved` in the order in which they were named.
+    named: BTreeMap<u64, u64>,
+    /// The place in `named` of the next.
+    next: u64,
+}
+
+/// A session whose client has been told its id, and has not proved itself.
+struct Unproved {
+    key: SessionKey,
+    since: Instant,
+    place: u64,
 }
 
 impl Tables {
-    /// Forgets the sessions that were named longest ago, while `is_due` says so of the time and of how many there are.
+    fn name(&mut self, id: u64, key: SessionKey, since: Instant) {
+        let place = self.next;
+        self.next += 1;
+        self.named.insert(place, id);
+        self.unproved.insert(id, Unproved { key, since, place });
+    }
+
+    fn take_unproved(&mut self, id: u64) -> Option<SessionKey> {
+        let unproved = self.unproved.remove(&id)?;
+        self.named.remove(&unproved.place);
+        Some(unproved.key)
+    }
+
+    /// Forgets the sessions that were named longest ago, while `is_due` says so of when and of how many there are.
     fn forget_named(&mut self, is_due: impl Fn(Instant, usize) -> bool) {
-        while let Some(&(at, id)) = self.named.front()
-            && is_due(at, self.named.len())
+        while let Some((_, &id)) = self.named.first_key_value()
+            && self
+                .unproved
+                .get(&id)
+                .is_none_or(|oldest| is_due(oldest.since, self.unproved.len()))
         {
-            self.named.pop_front();
+            self.named.pop_first();
             self.unproved.remove(&id);
         }
     }
@@ -110,8 +135,7 @@ impl Registry {
         tables.forget_named(|at, count| {
             count >= most || at + self.config.session.resume_window <= now
         });
-        tables.unproved.insert(id, key);
-        tables.named.push_back((now, id));
+        tables.name(id, key, now);
     }
 
     pub(super) fn find(&self, id: u64) -> Option<Known> {
@@ -121,7 +145,10 @@ impl Registry {
         if let Some(session) = tables.sessions.get(&id) {
             return Some(Known::Session(session.clone()));
         }
-        tables.unproved.get(&id).cloned().map(Known::Unproved)
+        tables
+            .unproved
+            .get(&id)
+            .map(|unproved| Known::Unproved(unproved.key.clone()))
     }
 
     /// A peer has proved to hold the session's key.
@@ -134,7 +161,7 @@ impl Registry {
             // It stays unproved, so that a resume may open it when there is room.
             return Err(Error::Overloaded("it has as many sessions as it may"));
         }
-        let Some(key) = tables.unproved.remove(&id) else {
+        let Some(key) = tables.take_unproved(id) else {
             return Err(ResumeError::Unknown.into());
         };
         let session = Session::new(

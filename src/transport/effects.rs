@@ -8,7 +8,7 @@ use crate::error::Error;
 /// Whoever asked for a migration, waiting to hear how it went.
 pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
 
-/// Collected under the session's lock, carried out after it: all of it runs code that is not ours.
+/// Collected under the session's lock and carried out after it, because it runs code that is not ours.
 #[derive(Default)]
 pub(super) struct Effects {
     /// A link to drop.

@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use handle::Handle;
 pub use state::{LinkState, SessionId, Stats};
 
+use self::shared::Way;
 pub(crate) use self::{
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
@@ -34,7 +35,6 @@ pub(crate) use self::{
     session_io::now,
     shared::Shared,
 };
-use self::{shared::Way, wakers::Left};
 
 /// A byte stream that survives the loss of what carries it.
 ///
@@ -104,9 +104,8 @@ impl AsyncRead for ResumableTransport {
             // Nothing to put anything into is no end of the stream.
             return Poll::Ready(Ok(()));
         }
-        self.shared.poll(Way::In, cx, Left::Served, |io, cx, fx| {
-            io.poll_read(cx, buf, fx)
-        })
+        self.shared
+            .poll(Way::In, cx, |io, cx, fx| io.poll_read(cx, buf, fx))
     }
 }
 
@@ -124,9 +123,8 @@ impl AsyncWrite for ResumableTransport {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.shared.poll(Way::Out, cx, Left::Settled, |io, cx, fx| {
-            io.poll_write(cx, bufs, fx)
-        })
+        self.shared
+            .poll(Way::Out, cx, |io, cx, fx| io.poll_write(cx, bufs, fx))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -134,14 +132,12 @@ impl AsyncWrite for ResumableTransport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.poll(Way::Out, cx, Left::Settled, |io, cx, fx| {
-            io.poll_flush(cx, fx)
-        })
+        self.shared
+            .poll(Way::Out, cx, |io, cx, fx| io.poll_flush(cx, fx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.poll(Way::Out, cx, Left::Settled, |io, cx, fx| {
-            io.poll_shutdown(cx, fx)
-        })
+        self.shared
+            .poll(Way::Out, cx, |io, cx, fx| io.poll_shutdown(cx, fx))
     }
 }

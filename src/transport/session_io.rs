@@ -116,7 +116,8 @@ impl SessionIo {
                     // The keeper had stopped reading.
                     fx.wake_keeper = true;
                 }
-                let count = self.session.read(buf.initialize_unfilled(), now());
+                let most = buf.remaining().min(self.session.waiting());
+                let count = self.session.read(buf.initialize_unfilled_to(most), now());
                 buf.advance(count);
                 return Poll::Ready(Ok(()));
             }
@@ -254,7 +255,7 @@ impl SessionIo {
                 Poll::Ready(Err(error)) => self.link_failed(&error, fx),
             }
         }
-        cx.waker().wake_by_ref();
+        fx.wake_keeper = true;
     }
 
     /// Hands to the link what it takes of what it has not had.
@@ -282,19 +283,24 @@ impl SessionIo {
         fx: &mut Effects,
     ) -> Poll<()> {
         self.hand_over(cx, fx);
-        if let Some(link) = &mut self.link
-            && self.unflushed
-        {
+        let Some(link) = &mut self.link else {
+            return Poll::Ready(());
+        };
+        if self.session.backlog() > 0 {
+            return Poll::Pending;
+        }
+        if self.unflushed {
             match ready!(Pin::new(link).poll_flush(cx)) {
                 Ok(()) => self.unflushed = false,
                 Err(error) => self.link_failed(&error, fx),
             }
         }
-        if self.link.is_some() && self.session.backlog() > 0 {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
+        Poll::Ready(())
+    }
+
+    /// How many bytes the link has not had, and whether it holds some back: what a writer may wait for changes with either.
+    pub(super) fn unsent(&self) -> (u64, bool) {
+        (self.session.backlog(), self.unflushed)
     }
 
     /// Counts and decrypts what the link gave; what is in the returned range of it is new.
@@ -329,8 +335,10 @@ impl SessionIo {
 
     /// Takes the link out of use. The session's phase has been changed accordingly.
     fn drop_link(&mut self, fx: &mut Effects) {
-        // Only one link is ever in use, so no earlier one is forgotten here.
-        fx.old_link = self.link.take();
+        if let Some(link) = self.link.take() {
+            // Only one link is ever in use, so there is no earlier one here.
+            fx.old_link = Some(link);
+        }
         self.unflushed = false;
         self.closing = Closing::No;
         self.attempt = 0;
@@ -355,12 +363,7 @@ impl SessionIo {
     }
 
     /// Carries a session whose transport was dropped towards its end.
-    pub(super) fn finish(
-        &mut self,
-        read_cx: &mut Context<'_>,
-        write_cx: &mut Context<'_>,
-        fx: &mut Effects,
-    ) {
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, fx: &mut Effects) {
         if let Closing::No = self.closing
             && self.session.is_handed_over()
             && !self.unflushed
@@ -368,11 +371,12 @@ impl SessionIo {
             self.closing = Closing::Shutting;
         }
         if let (Closing::Shutting, Some(link)) = (self.closing, &mut self.link) {
-            match Pin::new(link).poll_shutdown(write_cx) {
+            match Pin::new(link).poll_shutdown(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
                     self.closing = Closing::Discarding(now() + self.patience);
-                    self.take_in(read_cx, fx);
+                    // For the new deadline, and what the link has to read.
+                    fx.wake_keeper = true;
                 }
                 Poll::Ready(Err(error)) => self.link_failed(&error, fx),
             }

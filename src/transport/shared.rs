@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::{
     effects::Effects,
     link::BoxLink,
-    session_io::{Need, SessionIo},
+    session_io::{Need, SessionIo, now},
     state::{LinkState, SessionId, Stats},
     wakers::{Direction, KeeperWaker, Left, lock},
 };
@@ -26,8 +26,8 @@ use crate::{
 
 /// A session with its link behind one short lock, and those it wakes.
 ///
-/// Nothing that runs code of others is done under the lock but polling the link: what follows from a change is collected in
-/// [`Effects`].
+/// Of what runs code of others only polling the link and tracing happens under the lock; what follows from a change is collected in
+/// [`Effects`] and done after it.
 pub(crate) struct Shared {
     id: SessionId,
     role: Role,
@@ -93,6 +93,8 @@ impl Shared {
     }
 
     fn carry_out(&self, fx: Effects) {
+        // First: a client asks for its resume only when the old link is closed.
+        drop(fx.old_link);
         if fx.publish {
             // The state is read anew under the watch's lock, so that whoever comes last publishes the newest.
             self.state.send_if_modified(|published| {
@@ -115,40 +117,40 @@ impl Shared {
             // Whoever asked may have stopped waiting.
             let _ = waiting.send(result);
         }
-        drop(fx.old_link);
     }
 
     // For the transport.
 
-    /// Polls a direction for the application. `served` is how a poll that is ready leaves it.
+    /// Polls a direction for the application.
     pub(super) fn poll<R>(
         &self,
         direction: Way,
         cx: &mut Context<'_>,
-        served: Left,
         poll: impl FnOnce(&mut SessionIo, &mut Context<'_>, &mut Effects) -> Poll<R>,
     ) -> Poll<R> {
-        let (direction, waker) = match direction {
+        let (slot, waker) = match direction {
             Way::In => (&self.read, &self.read_waker),
             Way::Out => (&self.write, &self.write_waker),
         };
-        direction.enter(cx.waker());
-        let result = self.with(|io, fx| poll(io, &mut Context::from_waker(waker), fx));
-        direction.leave(if result.is_ready() {
-            served
-        } else {
-            Left::Waiting
+        slot.enter(cx.waker());
+        let (result, left) = self.with(|io, fx| {
+            let result = poll(io, &mut Context::from_waker(waker), fx);
+            let left = match (&result, direction) {
+                (Poll::Pending, _) => Left::Waiting,
+                (Poll::Ready(_), Way::In) => Left::Served,
+                (Poll::Ready(_), Way::Out) if io.session.backlog() > 0 => Left::Unfinished,
+                (Poll::Ready(_), Way::Out) => Left::Finished,
+            };
+            (result, left)
         });
+        slot.leave(left);
         result
     }
 
     pub(super) fn drop_transport(&self) {
-        self.read.leave(Left::Settled);
-        self.write.leave(Left::Settled);
-        self.with(|io, fx| {
-            io.session.drop_transport(super::session_io::now());
-            fx.wake_keeper = true;
-        });
+        self.with(|io, _| io.session.drop_transport(now()));
+        self.read.abandon();
+        self.write.abandon();
     }
 
     // For the handle.
@@ -192,15 +194,15 @@ impl Shared {
             let read_cx = &mut Context::from_waker(&self.read_waker);
             let write_cx = &mut Context::from_waker(&self.write_waker);
             if keeps_write {
-                let backlog = io.session.backlog();
+                let before = io.unsent();
                 let _ = io.hand_over_and_flush(write_cx, fx);
-                fx.wake_writer |= io.session.backlog() != backlog;
+                fx.wake_writer |= io.unsent() != before;
             }
             if keeps_read {
                 io.take_in(read_cx, fx);
             }
             if io.session.is_dropped() {
-                io.finish(read_cx, write_cx, fx);
+                io.finish(write_cx, fx);
             }
             (io.need(), io.poll_timeout())
         })

@@ -3,7 +3,8 @@
 //! A link is polled with the session's own two wakers, one a direction, whoever polls it. So it never holds the waker of a task that
 //! has long gone, and a wake-up always finds the one it is for, even if that changed since the link was polled.
 //!
-//! No lock here is held while anything else is called, and no session's lock is ever taken: a link may be a transport itself.
+//! No lock here is held while anything else is called, and no session's lock is ever taken. A link may wake from within its own poll, and so
+//! under the session's lock; and it may be a transport itself.
 
 use std::{
     sync::{
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a woken application task has to poll before the keeper does it instead.
+/// How often the keeper looks for turns that were not taken. A woken task has at least this long to poll, and at most twice as long.
 pub(super) const GRACE: Duration = Duration::from_millis(10);
 
 /// Locks even if a thread panicked meanwhile: whatever these locks guard is whole between any two statements.
@@ -75,12 +76,25 @@ pub(super) struct Direction {
 
 #[derive(Default)]
 struct Slot {
-    /// The application's task that waits for the direction to move.
+    /// The application's task that polls, or waits for the direction to move.
     application: Option<Waker>,
+    /// Whether a poll of the application has ended waiting, and has not been woken since.
+    waiting: bool,
     /// Whether the application is to poll next: it was woken, or it was served and more may be there.
     applications_turn: bool,
-    /// Whether the application has polled since the keeper last looked.
-    polled: bool,
+    /// Whether the turn has begun, or the application has polled, since the keeper last looked.
+    fresh: bool,
+}
+
+impl Slot {
+    /// Takes the waker of the application's task, which is to poll next.
+    fn call(&mut self) -> Option<Waker> {
+        let waker = self.application.take()?;
+        self.waiting = false;
+        self.applications_turn = true;
+        self.fresh = true;
+        Some(waker)
+    }
 }
 
 /// How a poll of the application left a direction.
@@ -90,8 +104,10 @@ pub(super) enum Left {
     Waiting,
     /// It was served, and is expected to come again soon.
     Served,
-    /// It was served, and all that is left to do waits for the link.
-    Settled,
+    /// It was served, and what is left to do waits for the link.
+    Unfinished,
+    /// It was served, and nothing is left to do.
+    Finished,
 }
 
 impl Direction {
@@ -100,7 +116,7 @@ impl Direction {
             // Until it has polled once, the application is expected to.
             slot: Mutex::new(Slot {
                 applications_turn: true,
-                polled: true,
+                fresh: true,
                 ..Slot::default()
             }),
             keeper,
@@ -112,7 +128,7 @@ impl Direction {
         let old = {
             let mut slot = lock(&self.slot);
             slot.applications_turn = true;
-            slot.polled = true;
+            slot.fresh = true;
             match &slot.application {
                 Some(current) if current.will_wake(waker) => None,
                 _ => slot.application.replace(waker.clone()),
@@ -122,49 +138,67 @@ impl Direction {
     }
 
     /// The application's poll is over.
+    ///
+    /// An earlier poll may wait still: of a task that flushes in one place and writes in another, one returns ready and the other does
+    /// not. Its waker stays as long as the link owes a wake-up, and is called when nothing is left to wait for.
     pub(super) fn leave(&self, left: Left) {
-        let old = {
-            let mut slot = lock(&self.slot);
-            match left {
-                Left::Waiting => {
-                    // Without its waker it has been woken already, and the turn stays its own.
-                    if slot.application.is_some() {
-                        slot.applications_turn = false;
-                    }
-                    None
-                }
-                Left::Served => slot.application.take(),
-                Left::Settled => {
+        let mut slot = lock(&self.slot);
+        // Woken in the middle of the poll: whoever woke it has counted on the application.
+        let woken = slot.application.is_none();
+        match left {
+            Left::Waiting => {
+                if !woken {
+                    slot.waiting = true;
                     slot.applications_turn = false;
-                    slot.application.take()
                 }
             }
-        };
-        drop(old);
-        if left == Left::Served {
-            self.keeper.watch();
+            Left::Served => {
+                slot.waiting = false;
+                let old = slot.application.take();
+                drop(slot);
+                drop(old);
+                self.keeper.watch();
+            }
+            Left::Finished if slot.waiting => {
+                let waker = slot.call();
+                drop(slot);
+                self.wake(waker);
+            }
+            Left::Unfinished | Left::Finished => {
+                slot.applications_turn = false;
+                let old = if slot.waiting {
+                    None
+                } else {
+                    slot.application.take()
+                };
+                drop(slot);
+                drop(old);
+                if woken {
+                    self.keeper.wake();
+                }
+            }
         }
+    }
+
+    /// The application has gone: the direction is the keeper's from now on.
+    pub(super) fn abandon(&self) {
+        let old = std::mem::take(&mut *lock(&self.slot));
+        drop(old);
+        self.keeper.wake();
     }
 
     /// Wakes the application's task if one waits; returns whether it did.
     pub(super) fn wake_application(&self) -> bool {
-        let waker = {
-            let mut slot = lock(&self.slot);
-            let waker = slot.application.take();
-            if waker.is_some() {
-                slot.applications_turn = true;
-                slot.polled = false;
-            }
-            waker
-        };
-        match waker {
-            Some(waker) => {
-                self.keeper.watch();
-                waker.wake();
-                true
-            }
-            None => false,
-        }
+        let waker = lock(&self.slot).call();
+        self.wake(waker)
+    }
+
+    /// Wakes a task that was [called](Slot::call), and has the keeper look whether it comes.
+    fn wake(&self, waker: Option<Waker>) -> bool {
+        let Some(waker) = waker else { return false };
+        self.keeper.watch();
+        waker.wake();
+        true
     }
 
     /// Whether it is for the keeper to poll the link: no task of the application waits or is about to poll.
@@ -173,15 +207,15 @@ impl Direction {
         slot.application.is_none() && !slot.applications_turn
     }
 
-    /// [`GRACE`] has passed since the last call: a turn that the application has not taken goes to the keeper. Returns whether one
-    /// did.
+    /// [`GRACE`] has passed since the last call: a turn that is older, and that the application has not taken, goes to the keeper.
+    /// Returns whether one did.
     pub(super) fn pass_grace(&self) -> bool {
         let mut slot = lock(&self.slot);
-        let passes = slot.applications_turn && !slot.polled;
+        let passes = slot.applications_turn && !slot.fresh;
         if passes {
             slot.applications_turn = false;
         }
-        slot.polled = false;
+        slot.fresh = false;
         passes
     }
 

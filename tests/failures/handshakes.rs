@@ -148,21 +148,25 @@ async fn et_18_a_peer_that_goes_on_keeps_its_place() {
     let mut net = Net::new(&config, ROOMY);
     let (mut slow, wire) = net.raw_link();
     let mut machine = raw_peer::client_open();
+    let mut flood = Vec::new();
     for _ in 0..9 {
-        // A byte, and a flood that takes all the other places.
+        // A byte, and then as many links as there are other places.
         let byte = machine.transmit()[..1].to_vec();
         send(&mut slow, &byte).await;
         machine.transmitted(1);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let flood: Vec<_> = (0..9).map(|_| net.raw_link()).collect();
+        flood.extend((0..9).map(|_| net.raw_link()));
         tokio::time::sleep(Duration::from_millis(1)).await;
-        drop(flood);
     }
     raw_peer::drive(&mut slow, &mut machine)
         .await
         .expect("sent");
     net.session().await;
     assert_eq!(wire.dropped(Server), None);
+    let evicted = flood
+        .iter()
+        .filter(|(_, wire)| wire.dropped(Server).is_some());
+    assert_eq!(evicted.count(), 8 * 9);
 }
 
 /// The accept of a link to which `peer` does something and then nothing.

@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(10);
 
 /// A task that is woken, and does nothing about it.
 #[derive(Default)]
-struct Idler(AtomicUsize);
+pub(super) struct Idler(AtomicUsize);
 
 impl Wake for Idler {
     fn wake(self: Arc<Self>) {
@@ -39,13 +39,13 @@ impl Wake for Idler {
 }
 
 impl Idler {
-    fn woken(&self) -> usize {
+    pub(super) fn woken(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Polls a future once, for the idler.
-fn poll_once<R>(idler: &Arc<Idler>, future: impl Future<Output = R>) -> bool {
+pub(super) fn poll_once<R>(idler: &Arc<Idler>, future: impl Future<Output = R>) -> bool {
     let waker = Waker::from(idler.clone());
     pin!(future)
         .poll(&mut Context::from_waker(&waker))

@@ -16,3 +16,4 @@ mod keeper;
 mod links;
 mod race;
 mod server;
+mod wakers;

@@ -323,7 +323,7 @@ pub(crate) async fn until<R>(what: &str, mut look: impl FnMut() -> Option<R>) ->
 /// Waits until a session's state is like this, for longer than any session of these tests lasts.
 pub(crate) async fn state(handle: &Handle, is_like: impl FnMut(&LinkState) -> bool) -> LinkState {
     let mut states = handle.subscribe();
-    let state = timeout(Duration::from_secs(24 * 60 * 60), states.wait_for(is_like))
+    let state = timeout(Duration::from_secs(60 * 60), states.wait_for(is_like))
         .await
         .expect("the session's state changes in time")
         .expect("the handle holds the sender");

@@ -230,15 +230,22 @@ impl ServerHandshake {
         Some(key)
     }
 
-    /// Lets a client go on that wants to resume the session with this key; `counts` are this end's.
+    /// Lets a client go on that wants to resume the session with this key; `counts` are this end's. Does nothing for a client that wants
+    /// something else.
     pub fn resume(&mut self, key: &SessionKey, counts: Counts, challenge: Challenge) {
+        let Some(Hello::Resume(_)) = self.hello() else {
+            return;
+        };
         let reply = ResumeReply::Granted { counts, challenge };
         self.wire.send(&reply.encode(), PROOF_LEN);
         self.stage = Stage::Proof(key.clone(), challenge.get());
     }
 
-    /// Tells a client that its session cannot be resumed, now or later.
+    /// Tells a client that wants to resume a session that it cannot, now or later. Does nothing for a client that wants something else.
     pub fn refuse(&mut self) {
+        let Some(Hello::Resume(_)) = self.hello() else {
+            return;
+        };
         self.wire.send(&ResumeReply::Refused.encode(), 0);
         self.stage = Stage::Refused;
     }

@@ -439,4 +439,18 @@ mod tests {
             Some("Snet::socket_buffer")
         );
     }
+
+    /// A probe closes a link that works, which such a server would take for the end.
+    #[test]
+    fn where_a_fin_is_a_close_silence_is_probed_only_if_asked_for() {
+        let silence = |snet: Snet| snet.effective_silence();
+        let second = Duration::from_secs(1);
+        assert_eq!(silence(Snet::plain()), Some(DEFAULT_SILENCE));
+        assert_eq!(silence(Snet::plain().silence(None)), None);
+        assert_eq!(silence(Snet::plain().fin_is_close(true)), None);
+        assert_eq!(
+            silence(Snet::plain().silence(second).fin_is_close(true)),
+            Some(second)
+        );
+    }
 }

@@ -550,4 +550,34 @@ mod tests {
         assert_eq!(server.phase(), Phase::Closed(CloseReason::Exhausted));
         assert_eq!(server.counts().received, u64::MAX);
     }
+
+    /// Handles outlive sessions, and must not keep their history.
+    #[test]
+    fn a_session_that_is_over_gives_its_history_back() {
+        let now = Instant::now();
+        let [mut client, _] = ends_at(0, now);
+        client.write(b"abcd");
+        client.handed(3);
+        client.close(CloseReason::Expired);
+        assert_eq!(client.replay.allocated(), 0);
+        assert_eq!((client.counts().sent, client.backlog()), (4, 1));
+        assert_eq!(client.unsent(), (&[][..], &[][..]));
+    }
+
+    #[test]
+    fn a_cipher_that_panics_ends_the_session_and_sends_nothing_in_the_clear() {
+        struct Panics;
+        impl StreamCipher for Panics {
+            fn apply(&mut self, _: &mut [u8]) {
+                panic!("on purpose");
+            }
+        }
+        let now = Instant::now();
+        let [mut client, _] = ends_at(0, now);
+        client.encrypt = Some(Box::new(Panics));
+        let write = std::panic::AssertUnwindSafe(|| client.write(b"secret"));
+        assert!(std::panic::catch_unwind(write).is_err());
+        assert_eq!(client.phase(), Phase::Closed(CloseReason::Abandoned));
+        assert_eq!(client.unsent(), (&[][..], &[][..]));
+    }
 }

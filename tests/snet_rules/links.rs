@@ -13,13 +13,13 @@ use tokio::{
     time::timeout,
 };
 use tower::ServiceExt;
-use unbroken::{Accepted, Acceptor, Connector, Error, ResumableTransport};
+use unbroken::{Accepted, Acceptor, Config, Connector, Error, ResumableTransport, Snet};
 
 use super::{
     memory_link::{Client, Fault, Lie, Server, Side, link},
     memory_net::{
         HUNG, Net, ROOMY, closed, connected, exchange, expect, expect_nothing, pattern, plain,
-        plain_history, resumed, send, within,
+        plain_history, resumed, send, stream, within,
     },
 };
 
@@ -119,6 +119,30 @@ async fn a_link_that_lies_in_the_handshake_is_an_error() {
         let opened = within("opening", Connector::new(dial, plain()).oneshot(())).await;
         assert!(matches!(opened, Err(Error::Link(_))), "{lie:?}: {opened:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_goes_out_as_it_did_the_first_time() {
+    let config = Config::new().snet(Snet::rc4().silence(None));
+    let mut net = Net::new(&config, ROOMY);
+    let (mut client, mut server) = net.open(&config).await;
+    exchange(&mut client, &mut server).await;
+    net.newest().cut(Fault::Deaf);
+    let (up, down) = (pattern(1, 500), pattern(2, 500));
+    send(&mut client, &up).await;
+    send(&mut server, &down).await;
+    net.cut_and_resume(&client, &server).await;
+    expect(&mut server, &up).await;
+    expect(&mut client, &down).await;
+    for (side, clear) in [(Client, &up), (Server, &down)] {
+        let first = &stream(&net.wire(0), side)[300..];
+        assert_eq!(first, stream(&net.wire(1), side));
+        assert_ne!(first, clear);
+    }
+    // The keystreams go on where they were.
+    exchange(&mut client, &mut server).await;
+    net.cut_and_resume(&client, &server).await;
+    exchange(&mut client, &mut server).await;
 }
 
 /// A session whose links are sessions.

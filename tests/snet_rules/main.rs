@@ -16,4 +16,5 @@ mod keeper;
 mod links;
 mod race;
 mod server;
+mod unproved;
 mod wakers;

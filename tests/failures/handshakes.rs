@@ -12,7 +12,7 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 use unbroken::{
-    Accepted, Config, Connector, Error, LinkState, ResumableTransport,
+    Accepted, Config, Connector, Error, LinkState, ResumableTransport, ResumeError,
     protocol::snet::{Handshake, Opened},
 };
 
@@ -213,17 +213,21 @@ async fn teleport_21_every_step_of_a_servers_handshake_has_a_deadline() {
         .await;
     }
     // Refused, and never closes its end.
-    stops_after(&mut net, |mut link| async {
-        let unknown = Opened {
-            id: 1,
-            key: session.key.clone(),
-        };
-        raw_peer::request(&mut link, &unknown, 0, 0)
-            .await
-            .expect("zeros");
-        link
-    })
-    .await;
+    let (mut refused, wire) = net.raw_link();
+    let began = Instant::now();
+    let unknown = Opened {
+        id: 1,
+        key: session.key.clone(),
+    };
+    raw_peer::request(&mut refused, &unknown, 0, 0)
+        .await
+        .expect("zeros");
+    assert!(matches!(
+        net.failure().await,
+        Error::Resume(ResumeError::Unknown)
+    ));
+    assert_eq!(began.elapsed(), DEADLINE);
+    assert!(wire.dropped(Server).is_some(), "the link is still open");
     // Takes nothing of the answer.
     let (mut client, server, _) = link(10);
     let began = Instant::now();

@@ -47,7 +47,7 @@ use crate::{
 ///     tokio::spawn(async move {
 ///         match acceptor.accept(link).await {
 ///             Ok(Accepted::New(transport)) => handle(transport).await,
-///             Ok(_) => {} // a session of ours goes on
+///             Ok(Accepted::Resumed(_)) => {} // a session of before goes on
 ///             Err(error) => eprintln!("{error}"),
 ///         }
 ///     });
@@ -68,7 +68,6 @@ struct Inner {
 
 /// What a link was for.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Accepted {
     /// A new session.
     New(ResumableTransport),

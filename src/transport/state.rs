@@ -48,7 +48,6 @@ impl fmt::Debug for SessionId {
 
 /// What a session's link is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LinkState {
     /// A link carries the session.
     Connected,

@@ -109,7 +109,7 @@ async fn overflow(net: &mut Net, from_client: bool) -> [unbroken::ResumableTrans
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_16_a_gap_towards_the_server_is_terminal_with_an_error_of_its_own() {
+async fn eternal_terminal_16_a_gap_towards_the_server_is_terminal_with_an_error_of_its_own() {
     let mut net = Net::new(&plain_history(1000), ROOMY);
     let [mut client, mut server] = overflow(&mut net, true).await;
     let began = Instant::now();
@@ -125,7 +125,7 @@ async fn et_16_a_gap_towards_the_server_is_terminal_with_an_error_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_16_a_gap_towards_the_client_is_terminal_with_an_error_of_its_own() {
+async fn eternal_terminal_16_a_gap_towards_the_client_is_terminal_with_an_error_of_its_own() {
     let mut net = Net::new(&plain_history(1000), ROOMY);
     let [mut client, mut server] = overflow(&mut net, false).await;
     let began = Instant::now();

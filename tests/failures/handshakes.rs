@@ -64,7 +64,7 @@ async fn raw_session(net: &mut Net) -> (Opened, ResumableTransport) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_18_a_thousand_stuck_handshakes_delay_nobody() {
+async fn eternal_terminal_18_a_thousand_stuck_handshakes_delay_nobody() {
     let mut net = Net::new(&config(), ROOMY);
     let (mut client, mut server) = net.open(&config()).await;
     let (session, _server) = raw_session(&mut net).await;
@@ -89,7 +89,7 @@ async fn et_18_a_thousand_stuck_handshakes_delay_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_18_when_handshakes_are_full_the_one_silent_longest_makes_room() {
+async fn eternal_terminal_18_when_handshakes_are_full_the_one_silent_longest_makes_room() {
     let config = config().max_handshakes(1000);
     let mut net = Net::new(&config, ROOMY);
     let mut sessions = Vec::new();
@@ -143,7 +143,7 @@ async fn et_18_when_handshakes_are_full_the_one_silent_longest_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_18_a_peer_that_goes_on_keeps_its_place() {
+async fn eternal_terminal_18_a_peer_that_goes_on_keeps_its_place() {
     let config = config().max_handshakes(10);
     let mut net = Net::new(&config, ROOMY);
     let (mut slow, wire) = net.raw_link();

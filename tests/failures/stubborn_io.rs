@@ -195,20 +195,20 @@ async fn window_sized_replay(capacity: usize, history: usize, cuts: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_17_window_sized_replays_both_ways_do_not_lock_each_other() {
+async fn eternal_terminal_17_window_sized_replays_both_ways_do_not_lock_each_other() {
     window_sized_replay(7, 20_000, 0).await;
     window_sized_replay(1, 2_000, 0).await;
     window_sized_replay(64 << 10, 1 << 20, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_17_not_when_they_are_cut_in_their_midst_either() {
+async fn eternal_terminal_17_not_when_they_are_cut_in_their_midst_either() {
     window_sized_replay(7, 20_000, 5).await;
     window_sized_replay(512, 1 << 20, 9).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn et_17_a_lost_window_is_replayed_both_ways_at_once() {
+async fn eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once() {
     // Here the first link took all and delivered none of it.
     const WINDOW: usize = 8000;
     let config = plain_history(2 * WINDOW);

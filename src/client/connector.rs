@@ -14,7 +14,10 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{dial::dial, redial::Redialer};
+use super::{
+    dial::{dial, dial_again},
+    redial::Redialer,
+};
 use crate::{
     config::{Config, Valid},
     error::{BoxError, Error},
@@ -96,7 +99,8 @@ where
             Ok(config) => Arc::new(config),
             Err(error) => return Connecting(Box::pin(std::future::ready(Err(error.into())))),
         };
-        let redialer = Redialer::new(self.inner.clone(), target.clone(), config.clone());
+        let again = dial_again(self.inner.clone(), target.clone(), config.socket_buffer);
+        let redialer = Redialer::new(again, config.clone());
         let link = dial(&mut self.inner, target, config.socket_buffer);
         Connecting(Box::pin(async move {
             let link = link.await.map_err(Error::Dial)?;

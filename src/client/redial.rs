@@ -8,20 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tower::{
     retry::backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
     util::rng::HasherRng,
 };
-use tower_service::Service;
 
-use super::dial::dial;
+use super::dial::Dial;
 use crate::{
     config::Valid,
-    error::{BoxError, Error, ResumeError},
+    error::{Error, HandshakeError, ResumeError},
     protocol::snet::{ClientResume, ResumeReply},
     transport::{BoxFuture, BoxLink, Redial, Shared, exchange, now},
 };
@@ -29,10 +25,9 @@ use crate::{
 /// How far delays vary, as a share of themselves, so that clients that were cut off together do not come back together.
 const JITTER: f64 = 0.5;
 
-/// A client's way to new links: a clone of its connect service, and what the last links were worth.
-pub(super) struct Redialer<C, T> {
-    service: C,
-    target: T,
+/// A client's way to new links, and what the last ones were worth.
+pub(super) struct Redialer {
+    dial: Dial,
     config: Arc<Valid>,
     backoff: Option<ExponentialBackoff>,
     /// The last delay that was waited.
@@ -53,11 +48,10 @@ enum Outcome {
     Failed,
 }
 
-impl<C, T> Redialer<C, T> {
-    pub(super) fn new(service: C, target: T, config: Arc<Valid>) -> Self {
+impl Redialer {
+    pub(super) fn new(dial: Dial, config: Arc<Valid>) -> Self {
         Self {
-            service,
-            target,
+            dial,
             config,
             backoff: None,
             delay: Duration::ZERO,
@@ -113,14 +107,7 @@ impl<C, T> Redialer<C, T> {
     }
 }
 
-impl<C, T> Redial for Redialer<C, T>
-where
-    C: Service<T> + Clone + Send + 'static,
-    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
-    T: Clone + Send + 'static,
-{
+impl Redial for Redialer {
     fn redial(mut self: Box<Self>, shared: Arc<Shared>) -> BoxFuture<Box<dyn Redial>> {
         Box::pin(async move {
             self.judge_last_link(&shared);
@@ -137,21 +124,15 @@ where
     }
 }
 
-impl<C, T> Redialer<C, T>
-where
-    C: Service<T> + Clone + Send + 'static,
-    C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send,
-    T: Clone + Send + 'static,
-{
+impl Redialer {
     async fn attempt(&mut self, shared: &Arc<Shared>) -> Outcome {
         self.back_off().await;
         if !shared.wants_link() {
             return Outcome::Settled;
         }
         shared.begin_attempt();
-        let link = match self.dial().await {
+        let dialling = timeout(self.config.handshake_timeout, (self.dial)());
+        let link = match dialling.await.unwrap_or_else(|late| Err(late.into())) {
             Ok(link) => link,
             Err(error) => {
                 tracing::debug!(session = %shared.id().short(), error, "dialling failed");
@@ -182,21 +163,6 @@ where
             }
         }
     }
-
-    /// A future that borrows nothing: neither the service nor the target need be `Sync`.
-    fn dial(&self) -> impl Future<Output = Result<BoxLink, BoxError>> + Send + 'static {
-        let mut service = self.service.clone();
-        let target = self.target.clone();
-        let config = self.config.clone();
-        let dialling = async move {
-            poll_fn(|cx| service.poll_ready(cx))
-                .await
-                .map_err(Into::into)?;
-            dial(&mut service, target, config.socket_buffer).await
-        };
-        let limit = self.config.handshake_timeout;
-        async move { timeout(limit, dialling).await? }
-    }
 }
 
 /// Resumes on a new link, if one is still wanted, and returns how many bytes the server had received. After an error that is final
@@ -216,10 +182,11 @@ async fn resume(shared: &Shared, mut link: BoxLink, request: u64) -> Result<Opti
             shared.attach(link, request, server, counts.received)?;
             Ok(Some(server.received))
         }
-        Some(ResumeReply::Refused) | None => {
+        Some(ResumeReply::Refused) => {
             shared.refused();
             Err(ResumeError::Unknown.into())
         }
+        None => Err(HandshakeError::OutOfPlace.into()),
     }
 }
 

@@ -333,7 +333,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Why not. All of it is final: the counts only grow.
+    /// Why not. To ends that count right only the gap can happen, and it is final: counts only grow.
     pub fn check(&self, peer: Counts) -> Result<(), ResumeError> {
         if let Phase::Closed(_) = self.phase {
             return Err(ResumeError::Closed);

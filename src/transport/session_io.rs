@@ -375,8 +375,6 @@ impl SessionIo {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
                     self.closing = Closing::Discarding(now() + self.patience);
-                    // For the new deadline, and what the link has to read.
-                    fx.wake_keeper = true;
                 }
                 Poll::Ready(Err(error)) => self.link_failed(&error, fx),
             }

@@ -20,14 +20,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
+
+pub(crate) use faults::{Close, Faults};
+use faults::{Direction, Fate};
+
+#[path = "cutting_faults.rs"]
+mod faults;
 
 /// Bytes asked for as SO_SNDBUF and SO_RCVBUF of every socket of the proxy; Linux grants twice that.
 const SOCKET_BUFFER: u32 = 16 * 1024;
@@ -43,12 +49,6 @@ pub(crate) const SEND_OVERSHOOT: usize = 64 * 1024;
 /// Add it to what both ends' sockets can hold to know what a cut can lose.
 pub(crate) const BUFFERING: usize = 4 * SOCKET_BUFFER as usize + COPY_BUFFER + SEND_OVERSHOOT;
 
-/// A cut early in a link falls on one of this many first bytes of a direction: past the longest handshake of snet, 57 bytes.
-const EARLY_BYTES: u64 = 64;
-
-/// A drawn lifetime (exponential) is at most this many times its mean.
-const LONGEST: f64 = 5.0;
-
 /// How long the sockets of an orderly end stay open, unread: closing at once over unread input would turn the FIN into a reset.
 const FIN_GRACE: Duration = Duration::from_millis(20);
 
@@ -57,108 +57,6 @@ const GONE_POLL: Duration = Duration::from_millis(10);
 
 /// Unspent time a paced direction may make up for, so that late timers do not lower the rate.
 const BURST: Duration = Duration::from_millis(10);
-
-/// What goes wrong, how often. Start from [`Faults::none`] or [`Faults::harsh`] and change fields.
-#[derive(Clone, Debug)]
-pub(crate) struct Faults {
-    /// All draws come from it. The caller prints it.
-    pub(crate) seed: u64,
-    /// Mean time from a link's accept to its cut, exponentially distributed.
-    pub(crate) cut_every: Option<Duration>,
-    /// Mean number of bytes, in a direction drawn at random, until a link is cut, exponentially distributed.
-    pub(crate) cut_bytes: Option<u64>,
-    /// Probability that a link is cut within the first bytes of a direction, where handshakes are.
-    pub(crate) early: f64,
-    /// Probability that a cut is a reset; else it is an orderly end.
-    pub(crate) reset: f64,
-    /// Probability that a link goes silent where it would have been cut: nothing is forwarded, nothing closed.
-    pub(crate) silent: f64,
-    /// A silent link is reset after this time at the latest, or when both peers have closed it.
-    pub(crate) silent_for: Duration,
-    /// Probability that a cut is followed by an outage: links are accepted and reset.
-    pub(crate) outage: f64,
-    /// Outages last a uniformly drawn time up to this.
-    pub(crate) outage_for: Duration,
-    /// Bytes per second, for each link and direction.
-    pub(crate) rate: Option<u64>,
-}
-
-impl Faults {
-    /// Forwards transparently; [`CuttingProxy::cut_now`] and its like still work.
-    pub(crate) fn none() -> Self {
-        Self {
-            seed: 0,
-            cut_every: None,
-            cut_bytes: None,
-            early: 0.0,
-            reset: 0.5,
-            silent: 0.0,
-            silent_for: Duration::from_secs(3),
-            outage: 0.0,
-            outage_for: Duration::from_millis(300),
-            rate: None,
-        }
-    }
-
-    /// Every fault there is, a link living `cut_every` in the mean.
-    pub(crate) fn harsh(seed: u64, cut_every: Duration) -> Self {
-        Self {
-            seed,
-            cut_every: Some(cut_every),
-            early: 0.1,
-            silent: 0.03,
-            outage: 0.1,
-            ..Self::none()
-        }
-    }
-
-    /// Makes the same number of draws whatever the settings, so that changing one fault leaves the others where they were.
-    fn draw(&self, rng: &mut StdRng) -> Fate {
-        let [
-            life,
-            bytes,
-            early,
-            direction,
-            offset,
-            reset,
-            silent,
-            outage,
-            outage_for,
-        ] = std::array::from_fn(|_| rng.random::<f64>());
-        let direction = if direction < 0.5 {
-            Direction::Up
-        } else {
-            Direction::Down
-        };
-        let stretch = |unit: f64| (-(1.0 - unit).ln()).min(LONGEST);
-        let bytes = if early < self.early {
-            Some((offset * EARLY_BYTES as f64) as u64)
-        } else {
-            self.cut_bytes
-                .map(|mean| (mean as f64 * stretch(bytes)) as u64)
-        };
-        Fate {
-            life: self.cut_every.map(|mean| mean.mul_f64(stretch(life))),
-            bytes: bytes.map(|bytes| (direction, bytes)),
-            close: if reset < self.reset {
-                Close::Reset
-            } else {
-                Close::Fin
-            },
-            silent: silent < self.silent,
-            outage: (outage < self.outage).then(|| self.outage_for.mul_f64(outage_for)),
-        }
-    }
-}
-
-/// How a cut closes both sides of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Close {
-    /// TCP RST; what the proxy's sockets held is gone.
-    Reset,
-    /// TCP FIN; what was already sent still arrives.
-    Fin,
-}
 
 /// What the proxy does with the bytes of all its links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,24 +204,6 @@ impl CuttingProxy {
             .control
             .send_modify(|control| control.upstream = upstream);
     }
-}
-
-/// A link's fate, drawn when it is accepted.
-struct Fate {
-    life: Option<Duration>,
-    bytes: Option<(Direction, u64)>,
-    close: Close,
-    silent: bool,
-    outage: Option<Duration>,
-}
-
-/// Of bytes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    /// To the upstream.
-    Up,
-    /// From it.
-    Down,
 }
 
 /// Between the handle and all tasks.

@@ -15,6 +15,7 @@ use super::{
         Dial, Net, ROOMY, closed, exchange, expect, expect_nothing, pattern, plain, plain_history,
         resumed, send, until, within,
     },
+    raw_peer,
 };
 
 const SILENCE: Duration = Duration::from_secs(12);
@@ -300,4 +301,30 @@ async fn a_changed_network_casts_doubt_on_a_link_that_looks_alive() {
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(net.dials().len(), 2);
     exchange(&mut client, &mut server).await;
+}
+
+/// The server's message proves nothing: whoever answered, its own server may yet be had.
+#[tokio::test(start_paused = true)]
+async fn counts_that_cannot_be_end_the_attempt_and_not_the_session() {
+    let mut net = Net::new(&plain(), ROOMY);
+    let (mut client, mut server) = net.open(&plain()).await;
+    exchange(&mut client, &mut server).await;
+    // Received more than was sent; sent less than was received.
+    for [sent, received] in [[u64::MAX, u64::MAX], [0, 0]] {
+        net.plan([Dial::Ignore]);
+        net.lose(&client, &server).await;
+        let mut impostor = net.ignored().await;
+        let mut request = [0; 41];
+        within("a request", impostor.read_exact(&mut request))
+            .await
+            .expect("a request");
+        let reply = [sent, received, 1].map(u64::to_le_bytes).concat();
+        impostor.write_all(&reply).await.expect("room");
+        assert!(
+            within("the end", raw_peer::closes_silently(&mut impostor)).await,
+            "it proves nothing to such a server"
+        );
+        net.set(Dial::Serve);
+        exchange(&mut client, &mut server).await;
+    }
 }

@@ -15,10 +15,10 @@ use core_snet::{Snet, settings};
 use unbroken::{
     CloseReason, HandshakeError, ResumeError,
     protocol::{
-        Arrived, Phase, Settings,
+        Arrived, Handshake, Phase, Settings,
         snet::{
-            CipherChoice, ClientOpen, ClientResume, Counts, Handshake, KeyAgreement, Opened,
-            PrivateKey, ServerHandshake, SessionKey,
+            CipherChoice, ClientOpen, ClientResume, Counts, KeyAgreement, Opened, PrivateKey,
+            ServerHandshake, SessionKey,
         },
     },
 };

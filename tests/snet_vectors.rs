@@ -8,10 +8,10 @@ use std::{
 use rc4::{KeyInit, StreamCipher};
 use serde_json::Value;
 use unbroken::protocol::{
-    Arrived, Role, Session, Settings,
+    Arrived, Handshake, Role, Session, Settings,
     snet::{
-        Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Handshake, Hello, KeyAgreement,
-        Opened, PrivateKey, PublicKey, ResumeReply, ServerHandshake, SessionKey,
+        Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Hello, KeyAgreement, Opened,
+        PrivateKey, PublicKey, ResumeReply, ServerHandshake, SessionKey,
     },
 };
 

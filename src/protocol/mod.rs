@@ -4,7 +4,7 @@
 //!
 //! # Driving a session
 //!
-//! First a handshake ([`snet::ClientOpen`], [`snet::ServerHandshake`]) on the first link. It is a [`snet::Handshake`]: write what
+//! First a handshake ([`snet::ClientOpen`], [`snet::ServerHandshake`]) on the first link. It is a [`Handshake`]: write what
 //! it transmits, read what it wants. It ends in a [`snet::Opened`], from which both ends make their [`Session`]; each then attaches
 //! the link with [`Session::attach`] and counts of 0.
 //!
@@ -51,11 +51,13 @@
 //! # Ok::<(), unbroken::ResumeError>(())
 //! ```
 
+pub(crate) mod handshake;
 mod receive;
 mod replay;
 mod ring;
 mod session;
 pub mod snet;
 
+pub use handshake::Handshake;
 pub use replay::ReplayBuffer;
 pub use session::{Arrived, Phase, Role, Session, Settings};

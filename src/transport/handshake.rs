@@ -10,7 +10,10 @@ use std::{
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::link::{self, BoxLink};
-use crate::{error::Error, protocol::snet::Handshake};
+use crate::{
+    error::Error,
+    protocol::handshake::{self, Handshake},
+};
 
 /// Carries `machine` on over `link` until it waits for a decision or is at its end, without reading a byte beyond it.
 ///
@@ -23,8 +26,7 @@ pub(crate) async fn exchange(
     poll_fn(|cx| {
         loop {
             ready!(poll_transmit(link, machine, cx)).map_err(Error::Link)?;
-            // The longest message is shorter.
-            let mut bytes = [0; 64];
+            let mut bytes = [0; handshake::LONGEST];
             let wanted = machine.wanted().min(bytes.len());
             if wanted == 0 {
                 return Poll::Ready(Ok(()));

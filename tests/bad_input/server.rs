@@ -8,7 +8,10 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
-use unbroken::protocol::snet::{ClientResume, Counts, Handshake, Opened, ResumeReply, SessionKey};
+use unbroken::protocol::{
+    Handshake,
+    snet::{ClientResume, Counts, Opened, ResumeReply, SessionKey},
+};
 
 use super::{Echo, HUNG, alone, closes_silently, config, echoes, open_files, raw_peer};
 

@@ -13,7 +13,7 @@ use tokio::{
 use tower::{Service, ServiceExt};
 use unbroken::{
     Accepted, Config, Connector, Error, LinkState, ResumableTransport, ResumeError,
-    protocol::snet::{Handshake, Opened},
+    protocol::{Handshake, snet::Opened},
 };
 
 use super::{

@@ -8,7 +8,10 @@ use tokio::{
 };
 use unbroken::{
     Accepted, Config, Error, HandshakeError, ResumeError,
-    protocol::snet::{Handshake, Opened, ResumeReply, SessionKey},
+    protocol::{
+        Handshake,
+        snet::{Opened, ResumeReply, SessionKey},
+    },
 };
 
 use super::{

@@ -10,9 +10,9 @@ use std::{
 use unbroken::{
     CloseReason, ResumeError,
     protocol::{
-        Arrived, Phase, Role, Session, Settings,
+        Arrived, Handshake, Phase, Role, Session, Settings,
         snet::{
-            Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Direction, Handshake, Hello,
+            Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Direction, Hello,
             KeyAgreement, Opened, PrivateKey, ResumeReply, ServerHandshake, StreamCipher,
         },
     },

@@ -6,8 +6,9 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use unbroken::protocol::snet::{
-    ClientOpen, ClientResume, Counts, Handshake, KeyAgreement, Opened, PrivateKey, ResumeReply,
+use unbroken::protocol::{
+    Handshake,
+    snet::{ClientOpen, ClientResume, Counts, KeyAgreement, Opened, PrivateKey, ResumeReply},
 };
 
 /// Carries a handshake on until it wants nothing more.

@@ -4,32 +4,14 @@ use super::{
     KeyAgreement, PublicKey, SessionKey,
     cipher::mask_connection_id,
     message::{
-        Challenge, Counts, LONGEST, OPEN, OPEN_LEN, OpenReply, PROOF_LEN, Proof, REPLY_LEN, RESUME,
+        Challenge, Counts, OPEN, OPEN_LEN, OpenReply, PROOF_LEN, Proof, REPLY_LEN, RESUME,
         RESUME_LEN, ResumeReply, ResumeRequest, encode_open,
     },
 };
-use crate::error::HandshakeError;
-
-/// A handshake under way.
-///
-/// The driver writes what [`transmit`](Self::transmit) gives until it gives nothing, then reads at most
-/// [`wanted`](Self::wanted) bytes and hands them to [`receive`](Self::receive), and so on; what each role asks of its driver in
-/// between stands with the role. It never wants a byte beyond the handshake, so whatever follows stays in the link. `wanted` is 0
-/// while the machine has something to transmit, waits for a decision, or is at its end.
-pub trait Handshake {
-    /// What is to be written next.
-    fn transmit(&self) -> &[u8];
-    /// `count` bytes of [`transmit`](Self::transmit) have been written.
-    fn transmitted(&mut self, count: usize);
-    /// The most bytes that may be read now.
-    fn wanted(&self) -> usize;
-    /// Takes bytes that were read.
-    ///
-    /// # Errors
-    ///
-    /// What the peer did wrong; the link is to be closed.
-    fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError>;
-}
+use crate::{
+    error::HandshakeError,
+    protocol::handshake::{Handshake, Wire},
+};
 
 /// A client that opens a session.
 ///
@@ -307,78 +289,5 @@ impl Handshake for ServerHandshake {
             }
         }
         Ok(())
-    }
-}
-
-/// The bytes of a handshake: one message going out, then one coming in.
-#[derive(Debug)]
-struct Wire {
-    out: [u8; LONGEST],
-    out_len: usize,
-    written: usize,
-    inbound: [u8; LONGEST],
-    expected: usize,
-    read: usize,
-}
-
-impl Wire {
-    /// Sends `message`, then expects one of `expected` bytes.
-    fn new(message: &[u8], expected: usize) -> Self {
-        let mut wire = Self {
-            out: [0; LONGEST],
-            out_len: 0,
-            written: 0,
-            inbound: [0; LONGEST],
-            expected: 0,
-            read: 0,
-        };
-        wire.send(message, expected);
-        wire
-    }
-
-    fn send(&mut self, message: &[u8], expected: usize) {
-        self.out[..message.len()].copy_from_slice(message);
-        self.out_len = message.len();
-        self.written = 0;
-        self.expected = expected;
-        self.read = 0;
-    }
-
-    /// Changes how long the message being received will be.
-    fn expect(&mut self, expected: usize) {
-        self.expected = expected;
-    }
-
-    fn transmit(&self) -> &[u8] {
-        &self.out[self.written..self.out_len]
-    }
-
-    fn transmitted(&mut self, count: usize) {
-        self.written = (self.written + count).min(self.out_len);
-    }
-
-    fn wanted(&self) -> usize {
-        if self.transmit().is_empty() {
-            self.expected - self.read
-        } else {
-            0
-        }
-    }
-
-    /// Takes bytes in, and gives the message when it is whole.
-    fn receive<const N: usize>(&mut self, bytes: &[u8]) -> Result<Option<[u8; N]>, HandshakeError> {
-        if bytes.len() > self.wanted() {
-            return Err(HandshakeError::OutOfPlace);
-        }
-        self.inbound[self.read..self.read + bytes.len()].copy_from_slice(bytes);
-        self.read += bytes.len();
-        if self.expected == 0 || self.read < self.expected {
-            return Ok(None);
-        }
-        self.expected = 0;
-        self.read = 0;
-        let mut message = [0; N];
-        message.copy_from_slice(&self.inbound[..N]);
-        Ok(Some(message))
     }
 }

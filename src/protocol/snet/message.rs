@@ -14,8 +14,6 @@ pub(super) const RESUME_LEN: usize = 41;
 pub(super) const REPLY_LEN: usize = 24;
 /// Length of the client's last message.
 pub(super) const PROOF_LEN: usize = 16;
-/// The longest message.
-pub(super) const LONGEST: usize = RESUME_LEN;
 
 /// The server's random number, never 0: with counts of 0 it would say "refused".
 pub type Challenge = std::num::NonZeroU64;

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use cipher::{CipherChoice, Direction, StreamCipher};
 pub use dh64::{KeyAgreement, PrivateKey, PublicKey};
-pub use handshake::{ClientOpen, ClientResume, Handshake, Hello, Opened, ServerHandshake};
+pub use handshake::{ClientOpen, ClientResume, Hello, Opened, ServerHandshake};
 pub use message::{Challenge, Counts, Proof, ResumeReply, ResumeRequest};
 
 /// The 8 bytes of the Diffie-Hellman secret, which every later proof and keystream hangs on.

@@ -166,6 +166,59 @@ pub enum HandshakeError {
     /// A message came in that no step of the handshake waits for.
     #[error("bytes came in that no step waits for")]
     OutOfPlace,
+    /// The first bytes are not those of a native prelude.
+    #[error("the first bytes are not \"UNBR\"")]
+    Magic,
+    /// The prelude is of a version that is not spoken here.
+    #[error("the peer speaks another version of the protocol")]
+    Version,
+    /// The prelude asks for a security, or a suite of it, that is not offered here.
+    #[error("the peer asks for a security that is not offered")]
+    Security,
+    /// The first frame does what the prelude did not announce: it opens though that says resume, or the other way round.
+    #[error("the first frame is not what the prelude announced")]
+    Kind,
+    /// A message is not the frame that the handshake waits for.
+    #[error("a message is wrong: {0}")]
+    Frame(#[from] ProtocolError),
+}
+
+/// What a native peer did wrong on a link. It ends the link, not the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A frame of a type that is not known, and that may not be skipped.
+    #[error("a frame of the unknown type {0:#04x}")]
+    UnknownFrame(u8),
+    /// A frame whose length its type does not have.
+    #[error("a frame of type {frame:#04x} with a payload of {len} bytes")]
+    Length {
+        /// The frame's type.
+        frame: u8,
+        /// The length of the payload it announces, in bytes.
+        len: u32,
+    },
+    /// A frame of a known type where it cannot stand.
+    #[error("a frame of type {0:#04x} out of its place")]
+    OutOfPlace(u8),
+    /// Something other than ATTACH at the start of an attached link.
+    #[error("the link starts with a frame of type {0:#04x}, not with ATTACH")]
+    NotAttach(u8),
+    /// An ATTACH that starts behind a hole: beyond what was received.
+    #[error("the link starts beyond what was received")]
+    AttachBeyondReceived,
+    /// An acknowledgement of more than was ever sent.
+    #[error("it acknowledges more than was sent")]
+    AckBeyondSent,
+    /// Data beyond the limit that it was given.
+    #[error("it sent data beyond its limit")]
+    DataBeyondLimit,
+    /// Data behind the end of its direction.
+    #[error("it sent data after FIN")]
+    DataAfterFin,
+    /// A FIN at another offset than the one before, or below what was received.
+    #[error("it ends its direction at another offset than before")]
+    FinMoved,
 }
 
 /// Why a resume was turned away.

@@ -92,7 +92,9 @@ pub use client::{Connecting, Connector, ResumableLayer, Target, TcpConnector, co
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use config::{Config, Snet};
-pub use error::{BoxError, CloseReason, ConfigError, Error, HandshakeError, ResumeError};
+pub use error::{
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, ResumeError,
+};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub use server::{Accepted, Acceptor, Listener};

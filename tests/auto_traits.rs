@@ -2,7 +2,7 @@
 //! breaks users without a line of theirs changing, so each loss has to be meant.
 
 use unbroken::{
-    BoxError, CloseReason, ConfigError, Error, HandshakeError, ResumeError,
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, ResumeError,
     protocol::{
         Arrived, Phase, ReplayBuffer, Role, Session, Settings,
         snet::{
@@ -36,6 +36,7 @@ fn errors_are_send_sync_unpin_and_static() {
         ConfigError,
         Error,
         HandshakeError,
+        ProtocolError,
         ResumeError
     );
 }

@@ -63,6 +63,12 @@ impl Wire {
         self.read = 0;
     }
 
+    /// Sends `more` behind the message that is going out.
+    pub(super) fn append(&mut self, more: &[u8]) {
+        self.out[self.out_len..self.out_len + more.len()].copy_from_slice(more);
+        self.out_len += more.len();
+    }
+
     /// Changes how long the message being received will be.
     pub(super) fn expect(&mut self, expected: usize) {
         self.expected = expected;
@@ -84,16 +90,32 @@ impl Wire {
         }
     }
 
-    /// Takes bytes in, and gives the message when it is whole.
-    pub(super) fn receive<const N: usize>(
-        &mut self,
-        bytes: &[u8],
-    ) -> Result<Option<[u8; N]>, HandshakeError> {
+    /// Expects no more than has come in.
+    pub(super) fn finish(&mut self) {
+        self.expected = self.read;
+    }
+
+    /// Takes bytes in.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
         if bytes.len() > self.wanted() {
             return Err(HandshakeError::OutOfPlace);
         }
         self.inbound[self.read..self.read + bytes.len()].copy_from_slice(bytes);
         self.read += bytes.len();
+        Ok(())
+    }
+
+    /// What has come in of the message.
+    pub(super) fn inbound(&self) -> &[u8] {
+        &self.inbound[..self.read]
+    }
+
+    /// Takes bytes in, and gives the message when it is whole.
+    pub(super) fn receive<const N: usize>(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<Option<[u8; N]>, HandshakeError> {
+        self.take(bytes)?;
         if self.expected == 0 || self.read < self.expected {
             return Ok(None);
         }

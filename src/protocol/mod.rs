@@ -52,6 +52,7 @@
 //! ```
 
 pub(crate) mod handshake;
+pub mod native;
 mod receive;
 mod replay;
 mod ring;

@@ -1,0 +1,65 @@
+//! The native protocol (`docs/PROTOCOL.md`, "native"): its prelude, its handshakes and its frames.
+//!
+//! A link starts with a handshake: [`ClientOpen`] or [`ClientResume`] against [`ServerHandshake`]. Neither of the client's transmits
+//! the last message, CONFIRM: its bytes go in front of the client's first frames, into the [`Head`] with its ATTACH, so that opening
+//! and resuming take one round trip. From then on each direction of the link is [`Frame`]s, which a [`Decoder`] takes apart.
+
+mod bytes;
+mod codes;
+mod frame;
+mod handshake;
+mod message;
+mod prelude;
+mod proof;
+
+use std::{fmt, time::Duration};
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use codes::{Reject, RejectCode, reset};
+pub use frame::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA};
+pub use handshake::{Answer, ClientOpen, ClientResume, Hello, ServerHandshake};
+pub use message::CONFIRM_LEN;
+pub use prelude::{Kind, PRELUDE_LEN, Prelude, security, suite};
+
+/// The random name of a session.
+pub type Id = [u8; 16];
+
+/// Random bytes, drawn anew by each end for each resume.
+pub type Nonce = [u8; 16];
+
+/// What both ends of a session know and nobody else: every proof hangs on it.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SessionSecret([u8; 32]);
+
+impl SessionSecret {
+    /// The secret with these bytes, which are to be random.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionSecret(..)")
+    }
+}
+
+/// A session as the server names it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its name.
+    pub id: Id,
+    /// What its resumes are proved with.
+    pub secret: SessionSecret,
+    /// Says to a load balancer which server holds it; each resume repeats it.
+    pub route: u32,
+    /// The server's window, in bytes: the first limit of what the client may send.
+    pub window: u64,
+    /// How long the server keeps it without a link. On the wire it is in whole milliseconds, 2^32 − 1 of them at most.
+    pub resume_window: Duration,
+}

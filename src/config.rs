@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     error::ConfigError,
     protocol::{
-        Settings,
-        snet::{CipherChoice, Direction, StreamCipher},
+        native,
+        snet::{self, CipherChoice, Direction, StreamCipher},
     },
 };
 
@@ -14,8 +14,8 @@ use crate::{
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// After how long without a byte a client doubts its link.
 const DEFAULT_SILENCE: Duration = Duration::from_secs(30);
-/// The smallest and the largest history, in bytes.
-const HISTORY: std::ops::RangeInclusive<usize> = 64..=1 << 31;
+/// The smallest and the largest window or history, in bytes.
+const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 
 /// How a session behaves, for either end of it.
 ///
@@ -23,16 +23,16 @@ const HISTORY: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 ///
 /// ```
 /// use std::time::Duration;
-/// use unbroken::{Config, Snet};
+/// use unbroken::Config;
 ///
-/// let config = Config::new()
-///     .snet(Snet::rc4())
-///     .resume_window(Duration::from_secs(60));
+/// let config = Config::new().resume_window(Duration::from_secs(60));
 /// ```
 ///
 /// | setting | default |
 /// |---|---|
-/// | [`snet`](Self::snet) | none; required, as long as it is the only protocol |
+/// | [`snet`](Self::snet) | not spoken |
+/// | [`window`](Self::window) | 1 MiB |
+/// | [`keepalive`](Self::keepalive) | ping after 15 seconds of silence, dead after 30 |
 /// | [`resume_window`](Self::resume_window) | 5 minutes |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 seconds |
 /// | [`linger`](Self::linger) | 60 seconds |
@@ -43,6 +43,9 @@ const HISTORY: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 #[derive(Clone, Debug)]
 pub struct Config {
     snet: Option<Snet>,
+    window: usize,
+    ping_after: Duration,
+    dead_after: Duration,
     resume_window: Duration,
     handshake_timeout: Duration,
     linger: Duration,
@@ -57,6 +60,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             snet: None,
+            window: 1 << 20,
+            ping_after: Duration::from_secs(15),
+            dead_after: Duration::from_secs(30),
             resume_window: Duration::from_secs(5 * 60),
             handshake_timeout: Duration::from_secs(10),
             linger: Duration::from_secs(60),
@@ -75,16 +81,41 @@ impl Config {
         Self::default()
     }
 
-    /// A client speaks snet, the protocol of the Go and C# libraries of that name; a server accepts it.
+    /// A client speaks snet, the protocol of the Go and C# libraries of that name, in place of the native one; a server accepts it as
+    /// well as the native one, on the same port.
+    ///
+    /// A server that does bounds the buffers of all the sockets it accepts as snet's history demands.
     #[must_use]
     pub fn snet(mut self, snet: Snet) -> Self {
         self.snet = Some(snet);
         self
     }
 
+    /// How many bytes are kept in each direction of a native session: of those sent, until the peer has acknowledged them; of those
+    /// received, until the application has read them. A writer waits when the window is full. Default: 1 MiB.
+    ///
+    /// The memory is taken as it is needed and given back when nothing is under way: twice this for each session at the most. On a path
+    /// with a round trip of *t* seconds, one session carries at most window ÷ *t* bytes a second. From 64 bytes to 2 GiB.
+    #[must_use]
+    pub fn window(mut self, bytes: usize) -> Self {
+        self.window = bytes;
+        self
+    }
+
+    /// How the silence of a native peer is told from the death of the link: when nothing has come from it for `ping_after` it is pinged,
+    /// and when nothing has for `dead_after` the link is given up, and replaced by a client. Default: 15 and 30 seconds.
+    ///
+    /// What the application does or does not read plays no part in it. snet has no pings; see [`Snet::silence`].
+    #[must_use]
+    pub fn keepalive(mut self, ping_after: Duration, dead_after: Duration) -> Self {
+        self.ping_after = ping_after;
+        self.dead_after = dead_after;
+        self
+    }
+
     /// How long a session is kept without a link. A client gives up when it has passed, a server forgets the session.
     ///
-    /// It costs a server the session's history for as long.
+    /// It costs a server what the session has under way for as long, and with snet the history.
     #[must_use]
     pub fn resume_window(mut self, window: Duration) -> Self {
         self.resume_window = window;
@@ -99,10 +130,11 @@ impl Config {
         self
     }
 
-    /// How long a session goes on after its transport was dropped: a client to hand over what was written, a server for a peer
-    /// that has not had everything.
+    /// How long a session goes on after its transport was dropped, until both ends are done with it: what was written has to reach the
+    /// peer, redialling if need be, and the peer's end of its stream this end.
     ///
-    /// It has to exceed [`Snet::silence`], the handshake timeout and the cap of the [retry](Self::retry) delays together, so that a
+    /// It has to exceed the time after which a silent link is given up ([`keepalive`](Self::keepalive), [`Snet::silence`]), the
+    /// handshake timeout and the cap of the [retry](Self::retry) delays together, so that a
     /// link which died as the transport was dropped is still noticed and replaced.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
@@ -138,10 +170,10 @@ impl Config {
         self
     }
 
-    /// A server's place among several: its sessions' ids carry it, so that a load balancer can send a resume to the server that has the
-    /// session.
+    /// A server's place among several: every resume of its sessions carries it, so that a load balancer can send it to the server that has
+    /// the session.
     ///
-    /// In snet these are the top 16 bits of the connection id, bytes 7 and 8 (counted from 0) of a resume request, little-endian;
+    /// In native these are bytes 8 to 11 (counted from 0) of a link, big-endian; a link that opens a session has zeros there. In snet these are the top 16 bits of the connection id, bytes 7 and 8 (counted from 0) of a resume request, little-endian;
     /// greater numbers are refused.
     #[must_use]
     pub fn route(mut self, route: u32) -> Self {
@@ -151,19 +183,15 @@ impl Config {
 
     /// Checks everything, once, where it is used.
     pub(crate) fn validate(self) -> Result<Valid, ConfigError> {
-        let Some(snet) = self.snet else {
-            return wrong(
-                "snet",
-                "no protocol is chosen; call `snet`, the only one so far",
-            );
-        };
-        let silence = snet.effective_silence();
+        let silence = self.snet.as_ref().and_then(Snet::effective_silence);
         for (field, duration) in [
             ("resume_window", self.resume_window),
             ("handshake_timeout", self.handshake_timeout),
             ("linger", self.linger),
             ("retry", self.retry_first),
             ("retry", self.retry_cap),
+            ("keepalive", self.ping_after),
+            ("keepalive", self.dead_after),
             ("Snet::silence", silence.unwrap_or(LONGEST)),
         ] {
             if duration < Duration::from_millis(1) || duration > LONGEST {
@@ -173,7 +201,14 @@ impl Config {
         if self.retry_first > self.retry_cap {
             return wrong("retry", "the first delay exceeds the cap");
         }
-        let notice = silence.unwrap_or_default() + self.handshake_timeout + self.retry_cap;
+        if self.ping_after >= self.dead_after {
+            return wrong(
+                "keepalive",
+                "a ping is of no use once the link is given up for dead",
+            );
+        }
+        let dead_after = silence.unwrap_or_default().max(self.dead_after);
+        let notice = dead_after + self.handshake_timeout + self.retry_cap;
         if self.linger <= notice {
             return wrong(
                 "linger",
@@ -183,25 +218,22 @@ impl Config {
                 ),
             );
         }
-        if !HISTORY.contains(&snet.history) {
-            return wrong(
-                "Snet::history",
-                format!(
-                    "it has to be from {} to {} bytes",
-                    HISTORY.start(),
-                    HISTORY.end()
-                ),
-            );
-        }
-        let most = snet.largest_socket_buffer();
-        if snet.socket_buffer.is_some_and(|bytes| bytes > most) {
-            return wrong(
-                "Snet::socket_buffer",
-                format!(
-                    "a history of {} bytes allows {most} bytes at most",
-                    snet.history
-                ),
-            );
+        check_buffer("window", self.window)?;
+        if let Some(snet) = &self.snet {
+            check_buffer("Snet::history", snet.history)?;
+            let most = snet.largest_socket_buffer();
+            if snet.socket_buffer.is_some_and(|bytes| bytes > most) {
+                return wrong(
+                    "Snet::socket_buffer",
+                    format!(
+                        "a history of {} bytes allows {most} bytes at most",
+                        snet.history
+                    ),
+                );
+            }
+            if self.route > u16::MAX.into() {
+                return wrong("route", "snet's connection ids have 16 bits for it");
+            }
         }
         if self.max_sessions == 0 {
             return wrong("max_sessions", "a server needs at least one");
@@ -209,26 +241,44 @@ impl Config {
         if self.max_handshakes == 0 {
             return wrong("max_handshakes", "a server needs at least one");
         }
-        let Ok(route) = u16::try_from(self.route) else {
-            return wrong("route", "snet's connection ids have 16 bits for it");
-        };
         Ok(Valid {
-            session: Settings {
+            native: native::Settings {
+                window: self.window,
+                resume_window: self.resume_window,
+                linger: self.linger,
+                ping_after: self.ping_after,
+                dead_after: self.dead_after,
+                handshake_timeout: self.handshake_timeout,
+            },
+            socket_buffer: self
+                .snet
+                .as_ref()
+                .map(|snet| snet.socket_buffer.unwrap_or(snet.largest_socket_buffer())),
+            snet: self.snet.map(|snet| snet::Settings {
                 history: snet.history,
                 resume_window: self.resume_window,
                 linger: self.linger,
                 silence,
                 fin_is_close: snet.fin_is_close,
                 cipher: snet.cipher,
-            },
-            socket_buffer: snet.socket_buffer.unwrap_or(most),
+            }),
+            resume_window: self.resume_window,
             handshake_timeout: self.handshake_timeout,
             retry_first: self.retry_first,
             retry_cap: self.retry_cap,
             max_sessions: self.max_sessions,
             max_handshakes: self.max_handshakes,
-            route,
+            route: self.route,
         })
+    }
+}
+
+fn check_buffer(field: &'static str, bytes: usize) -> Result<(), ConfigError> {
+    if BUFFER.contains(&bytes) {
+        Ok(())
+    } else {
+        let (start, end) = (BUFFER.start(), BUFFER.end());
+        wrong(field, format!("it has to be from {start} to {end} bytes"))
     }
 }
 
@@ -242,15 +292,18 @@ fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Config
 /// A configuration that has been checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Valid {
-    pub(crate) session: Settings,
-    /// The bound on either socket buffer, as read back.
-    pub(crate) socket_buffer: usize,
+    pub(crate) native: native::Settings,
+    /// A client that has these speaks snet, a server accepts it.
+    pub(crate) snet: Option<snet::Settings>,
+    /// The bound on either socket buffer, as read back, if there is one.
+    pub(crate) socket_buffer: Option<usize>,
+    pub(crate) resume_window: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) retry_first: Duration,
     pub(crate) retry_cap: Duration,
     pub(crate) max_sessions: usize,
     pub(crate) max_handshakes: usize,
-    pub(crate) route: u16,
+    pub(crate) route: u32,
 }
 
 /// How a session speaks snet.
@@ -391,7 +444,17 @@ mod tests {
         let config = || Config::new().snet(Snet::plain());
         let second = Duration::from_secs(1);
         assert_eq!(refused(config()), None);
-        assert_eq!(refused(Config::new()), Some("snet"));
+        assert_eq!(refused(Config::new()), None);
+        assert_eq!(refused(Config::new().window(63)), Some("window"));
+        assert_eq!(
+            refused(Config::new().keepalive(second, second)),
+            Some("keepalive")
+        );
+        assert_eq!(
+            refused(Config::new().keepalive(second, second * 40)),
+            Some("linger")
+        );
+        assert_eq!(refused(Config::new().route(u32::MAX)), None);
         assert_eq!(
             refused(config().resume_window(Duration::ZERO)),
             Some("resume_window")

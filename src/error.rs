@@ -1,6 +1,11 @@
 //! Errors: one enum for what a user meets, kept whole inside every `io::Error`.
 
-use std::{fmt, io};
+mod reject;
+pub mod reset;
+
+use std::{fmt, io, time::Duration};
+
+pub use reject::RejectCode;
 
 /// Any error, boxed: what services below and above speak.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,6 +51,17 @@ pub enum Error {
     /// The server has as many sessions or handshakes as it is configured to have, and gave this one up. The peer may try again.
     #[error("the server is full: {0}")]
     Overloaded(&'static str),
+    /// The server gives no session, or no link for one, for now or for good.
+    #[error("the server refused: {reason}")]
+    Rejected {
+        /// Why.
+        reason: RejectCode,
+        /// How long to wait before another try, if the server says so; otherwise 0.
+        retry_after: Duration,
+    },
+    /// The listener or acceptor was shut down.
+    #[error("the server was shut down")]
+    ShutDown,
     /// A resume was turned away.
     #[error("the resume was turned away: {0}")]
     Resume(#[from] ResumeError),
@@ -75,7 +91,8 @@ impl Error {
             Self::Handshake(_) => io::ErrorKind::InvalidData,
             Self::Overloaded(_) => io::ErrorKind::QuotaExceeded,
             Self::Random(_) => io::ErrorKind::Other,
-            Self::Resume(_) => io::ErrorKind::ConnectionRefused,
+            Self::Resume(_) | Self::Rejected { .. } => io::ErrorKind::ConnectionRefused,
+            Self::ShutDown => io::ErrorKind::NotConnected,
             Self::Closed(reason) => reason.kind(),
             Self::WriteAfterShutdown => io::ErrorKind::BrokenPipe,
             Self::CannotDial => io::ErrorKind::Unsupported,
@@ -111,8 +128,17 @@ pub enum CloseReason {
     /// No link was attached within the resume window; or the transport was dropped, and what it had written could not be handed over
     /// within `linger`.
     Expired,
-    /// The server does not know the session, or no longer: it closed it, expired it, restarted, or could not satisfy the resume.
-    Refused,
+    /// Both ends have ended their streams in order, and all of both has been delivered. Reading returns the end of the stream, not an
+    /// error.
+    Finished,
+    /// The peer has reset the session, with this code. Those from `0xffff_ff00` on are the transport's own, as
+    /// [`reset`] lists them.
+    Reset(u32),
+    /// This end has reset the session, with this code: [`Handle::close`](crate::Handle::close), or the transport was dropped with
+    /// bytes that had not been read.
+    LocalReset(u32),
+    /// The server refused to resume the session, for good.
+    Refused(Refusal),
     /// More was lost with the link than one end still holds: the stream cannot be continued without a hole.
     Gap,
     /// One direction has had 2^64 − 1 bytes, as many as an offset can count.
@@ -124,9 +150,11 @@ pub enum CloseReason {
 impl CloseReason {
     fn kind(self) -> io::ErrorKind {
         match self {
-            Self::Local | Self::Peer => io::ErrorKind::BrokenPipe,
+            Self::Local | Self::Peer | Self::Finished => io::ErrorKind::BrokenPipe,
             Self::Expired => io::ErrorKind::TimedOut,
-            Self::Refused => io::ErrorKind::ConnectionReset,
+            Self::Reset(_) => io::ErrorKind::ConnectionReset,
+            Self::LocalReset(_) => io::ErrorKind::ConnectionAborted,
+            Self::Refused(_) => io::ErrorKind::ConnectionRefused,
             Self::Gap => io::ErrorKind::InvalidData,
             Self::Exhausted => io::ErrorKind::Other,
             Self::Abandoned => io::ErrorKind::ConnectionAborted,
@@ -137,16 +165,54 @@ impl CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Finished => "both ends have ended it",
+            Self::Reset(code) => return write!(f, "the peer reset it, {}", ResetCode(*code)),
+            Self::LocalReset(code) => return write!(f, "this end reset it, {}", ResetCode(*code)),
+            Self::Refused(refusal) => {
+                return write!(f, "the server refused to resume it: {refusal}");
+            }
             Self::Local => "this end closed it",
             Self::Peer => "the peer closed it",
             Self::Expired => "no link could be had in time",
-            Self::Refused => "the server refused to resume it",
             Self::Gap => {
                 "more was lost with the link than the history holds; a larger history prevents it"
             }
             Self::Exhausted => "one direction has had as many bytes as an offset can count",
             Self::Abandoned => "what kept it is gone: its runtime was shut down, or it panicked",
         })
+    }
+}
+
+/// Why a server refused to resume a session, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It knows no such session, or no longer: it has restarted, or forgotten it.
+    #[error("it knows no such session, or no longer")]
+    Unknown,
+    /// It does not let this client have the session.
+    #[error("this client may not have it")]
+    NotAuthorised,
+    /// It has closed the session.
+    #[error("it has closed the session")]
+    Closed,
+    /// It says no more than that, as snet does: it does not know the session, or no longer, or could not satisfy the resume.
+    #[error("it gives no reason")]
+    Unexplained,
+}
+
+/// A RESET's code, for people.
+struct ResetCode(u32);
+
+impl fmt::Display for ResetCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            reset::DROPPED_UNREAD => f.write_str("because its transport was dropped with bytes unread"),
+            reset::LINGER => f.write_str("because its end took longer than may be lingered"),
+            reset::SHUTTING_DOWN => f.write_str("because the server is shutting down"),
+            reset::ABANDONED => f.write_str("because one end can go on no more"),
+            code => write!(f, "with the code {code}"),
+        }
     }
 }
 

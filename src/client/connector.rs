@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{
     config::{Config, Valid},
-    error::{BoxError, Error},
+    error::{BoxError, Error, HandshakeError},
     protocol::{
-        Role, Session,
-        snet::{ClientOpen, Counts},
+        Handshake, Role,
+        native::{self, NativeSession},
+        snet::{self, Counts, SnetSession},
     },
     transport::{BoxFuture, BoxLink, ResumableTransport, Shared, exchange, keep, now, random},
 };
@@ -37,7 +38,8 @@ use crate::{
 ///
 /// - [`Error::Config`] if the configuration cannot be used;
 /// - [`Error::Dial`] if the inner service fails;
-/// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the first link fails before the session is named.
+/// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the first link fails before the session is named;
+/// - [`Error::Rejected`] if the server gives no session.
 ///
 /// # Cancel safety
 ///
@@ -45,12 +47,12 @@ use crate::{
 ///
 /// ```
 /// use tower::ServiceExt;
-/// use unbroken::{Config, Connector, Snet};
+/// use unbroken::{Config, Connector};
 ///
 /// # async fn example() -> Result<(), unbroken::Error> {
 /// // Anything that gives an AsyncRead + AsyncWrite will do.
 /// let dial = tower::service_fn(|path: &'static str| tokio::net::UnixStream::connect(path));
-/// let connector = Connector::new(dial, Config::new().snet(Snet::plain()));
+/// let connector = Connector::new(dial, Config::new());
 /// let transport = connector.oneshot("/run/game.sock").await?;
 /// # Ok(())
 /// # }
@@ -129,24 +131,65 @@ impl fmt::Debug for Connecting {
 }
 
 /// Opens a session on its first link.
-async fn open(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
-    let mut machine = ClientOpen::new(random::key_agreement()?);
-    let handshake = exchange(&mut link, &mut machine, || {});
-    let result = match timeout(config.handshake_timeout, handshake).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::HandshakeTimeout),
+async fn open(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
+    match &config.snet {
+        Some(settings) => open_snet(link, config, settings).await,
+        None => open_native(link, config).await,
+    }
+}
+
+async fn open_native(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
+    let mut machine = native::ClientOpen::new(config.native.window as u64);
+    exchange_in_time(&mut link, &mut machine, config).await?;
+    if let Some(native::Reject { code, retry_after }) = machine.rejected() {
+        return Err(Error::Rejected {
+            reason: code,
+            retry_after,
+        });
+    }
+    let (Some(opened), Some(confirm)) = (machine.opened(), machine.confirm()) else {
+        return Err(HandshakeError::OutOfPlace.into());
     };
+    let identity = native::Identity {
+        id: opened.id,
+        secret: opened.secret.clone(),
+        route: opened.route,
+        peer_window: opened.window,
+    };
+    let session = NativeSession::new(Role::Client, identity, config.native.clone(), now());
+    let shared = Shared::new(session, config.handshake_timeout, None);
+    shared.attach_opened(link, confirm)?;
+    Ok(shared)
+}
+
+async fn open_snet(
+    mut link: BoxLink,
+    config: &Valid,
+    settings: &snet::Settings,
+) -> Result<Arc<Shared>, Error> {
+    let mut machine = snet::ClientOpen::new(random::key_agreement()?);
+    let result = exchange_in_time(&mut link, &mut machine, config).await;
     let Some(opened) = machine.opened() else {
         return Err(result.err().unwrap_or(Error::HandshakeTimeout));
     };
-    let session = Session::new(Role::Client, opened.clone(), config.session.clone(), now());
+    let session = SnetSession::new(Role::Client, opened.clone(), settings.clone(), now());
     let shared = Shared::new(session, config.handshake_timeout, None);
     match result {
-        Ok(()) => shared.attach(link, 0, Counts::default(), 0)?,
+        Ok(()) => shared.attach_snet(link, 0, Counts::default(), 0)?,
         // The server has named the session, so it can be resumed, whether or not the proof has reached it.
         Err(error) => {
             tracing::debug!(session = %shared.id().short(), %error, "the first link failed")
         }
     }
     Ok(shared)
+}
+
+async fn exchange_in_time(
+    link: &mut BoxLink,
+    machine: &mut (impl Handshake + Send),
+    config: &Valid,
+) -> Result<(), Error> {
+    timeout(config.handshake_timeout, exchange(link, machine, || {}))
+        .await
+        .unwrap_or(Err(Error::HandshakeTimeout))
 }

@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn dial<C, T>(
     service: &mut C,
     target: T,
-    socket_buffer: usize,
+    socket_buffer: Option<usize>,
 ) -> impl Future<Output = Result<BoxLink, BoxError>> + Send + 'static
 where
     C: Service<T>,
@@ -24,9 +24,8 @@ where
     C::Error: Into<BoxError>,
     C::Future: Send + 'static,
 {
-    let limit = Some(socket_buffer);
-    let dialling = SOCKET_BUFFER_LIMIT.sync_scope(limit, || service.call(target));
-    SOCKET_BUFFER_LIMIT.scope(limit, async move {
+    let dialling = SOCKET_BUFFER_LIMIT.sync_scope(socket_buffer, || service.call(target));
+    SOCKET_BUFFER_LIMIT.scope(socket_buffer, async move {
         match dialling.await {
             Ok(link) => Ok(Box::new(link) as BoxLink),
             Err(error) => Err(error.into()),
@@ -38,7 +37,7 @@ where
 pub(super) type Dial = Box<dyn FnMut() -> BoxFuture<Result<BoxLink, BoxError>> + Send>;
 
 /// Dials with clones of a service, each of which is asked for its readiness.
-pub(super) fn dial_again<C, T>(service: C, target: T, socket_buffer: usize) -> Dial
+pub(super) fn dial_again<C, T>(service: C, target: T, socket_buffer: Option<usize>) -> Dial
 where
     C: Service<T> + Clone + Send + 'static,
     C::Response: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tower::{
     retry::backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff},
     util::rng::HasherRng,
@@ -17,8 +17,11 @@ use tower::{
 use super::dial::Dial;
 use crate::{
     config::Valid,
-    error::{Error, HandshakeError, ResumeError},
-    protocol::snet::{ClientResume, ResumeReply},
+    error::{CloseReason, Error, HandshakeError, Refusal, ResumeError},
+    protocol::{
+        native,
+        snet::{self, ResumeReply},
+    },
     transport::{BoxFuture, BoxLink, Redial, Shared, exchange, now},
 };
 
@@ -127,24 +130,15 @@ impl Redial for Redialer {
 impl Redialer {
     async fn attempt(&mut self, shared: &Arc<Shared>) -> Outcome {
         self.back_off().await;
+        if let Some(at) = shared.retry_at() {
+            sleep_until(at.into()).await;
+        }
         if !shared.wants_link() {
             return Outcome::Settled;
         }
         shared.begin_attempt();
-        let dialling = timeout(self.config.handshake_timeout, (self.dial)());
-        let link = match dialling.await.unwrap_or_else(|late| Err(late.into())) {
-            Ok(link) => link,
-            Err(error) => {
-                tracing::debug!(session = %shared.id().short(), error, "dialling failed");
-                shared.dial_failed(error);
-                return Outcome::Failed;
-            }
-        };
-        self.request += 1;
-        let resume = resume(shared, link, self.request);
-        match timeout(self.config.handshake_timeout, resume).await {
-            Ok(Ok(None)) => Outcome::Settled,
-            Ok(Ok(Some(delivered))) => {
+        match self.dial_and_resume(shared).await {
+            Ok(Some(delivered)) => {
                 if delivered > self.delivered {
                     // The link before was good for sending, which only the server could tell.
                     self.delivered = delivered;
@@ -153,37 +147,78 @@ impl Redialer {
                 self.attached = Some((now(), shared.received()));
                 Outcome::Settled
             }
-            Ok(Err(error)) => {
-                tracing::debug!(session = %shared.id().short(), %error, "resuming failed");
-                Outcome::Failed
-            }
-            Err(_) => {
-                tracing::debug!(session = %shared.id().short(), "resuming took too long");
+            Ok(None) => Outcome::Settled,
+            Err(error) => {
+                tracing::debug!(session = %shared.id().short(), %error, "an attempt to resume failed");
+                shared.attempt_failed(error);
                 Outcome::Failed
             }
         }
     }
+
+    /// Resumes on a new link, if one is still wanted, and returns how many bytes the server had received.
+    async fn dial_and_resume(&mut self, shared: &Arc<Shared>) -> Result<Option<u64>, Error> {
+        let patience = self.config.handshake_timeout;
+        let dialling = timeout(patience, (self.dial)());
+        let link = dialling.await.unwrap_or_else(|late| Err(late.into()));
+        let link = link.map_err(Error::Dial)?;
+        self.request += 1;
+        let resume = async {
+            match self.config.snet {
+                Some(_) => resume_snet(shared, link, self.request).await,
+                None => resume_native(shared, link).await,
+            }
+        };
+        timeout(patience, resume)
+            .await
+            .unwrap_or(Err(Error::HandshakeTimeout))
+    }
 }
 
-/// Resumes on a new link, if one is still wanted, and returns how many bytes the server had received. After an error that is final
-/// the session is over.
-async fn resume(shared: &Shared, mut link: BoxLink, request: u64) -> Result<Option<u64>, Error> {
-    let Some((opened, counts)) = shared.begin_resume() else {
+/// The old link goes on meanwhile, until this end has proved itself. After an error that is final the session is over.
+async fn resume_native(shared: &Shared, mut link: BoxLink) -> Result<Option<u64>, Error> {
+    let Some(mut machine) = shared.begin_native_resume()? else {
         return Ok(None);
     };
-    let mut machine = ClientResume::new(&opened, counts);
+    exchange(&mut link, &mut machine, || {}).await?;
+    match machine.answer() {
+        Some(native::Answer::Resumed { received }) => {
+            shared.attach_resumed(link, &machine)?;
+            Ok(Some(received))
+        }
+        Some(native::Answer::Rejected(reject)) => {
+            shared.rejected(reject)?;
+            Err(Error::Rejected {
+                reason: reject.code,
+                retry_after: reject.retry_after,
+            })
+        }
+        None => Err(HandshakeError::OutOfPlace.into()),
+    }
+}
+
+/// After an error that is final the session is over.
+async fn resume_snet(
+    shared: &Shared,
+    mut link: BoxLink,
+    request: u64,
+) -> Result<Option<u64>, Error> {
+    let Some((opened, counts)) = shared.begin_snet_resume() else {
+        return Ok(None);
+    };
+    let mut machine = snet::ClientResume::new(&opened, counts);
     exchange(&mut link, &mut machine, || {}).await?;
     match machine.reply() {
         Some(ResumeReply::Granted { counts: server, .. }) => {
             // Before the proof: with it the server changes over.
-            shared.check(server)?;
+            shared.check_snet(server)?;
             machine.confirm();
             exchange(&mut link, &mut machine, || {}).await?;
-            shared.attach(link, request, server, counts.received)?;
+            shared.attach_snet(link, request, server, counts.received)?;
             Ok(Some(server.received))
         }
         Some(ResumeReply::Refused) => {
-            shared.refused();
+            shared.close(CloseReason::Refused(Refusal::Unexplained));
             Err(ResumeError::Unknown.into())
         }
         None => Err(HandshakeError::OutOfPlace.into()),

@@ -58,7 +58,8 @@ mod replay;
 mod ring;
 mod session;
 pub mod snet;
+mod streams;
 
 pub use handshake::Handshake;
 pub use replay::ReplayBuffer;
-pub use session::{Arrived, Phase, Role, Session, Settings};
+pub use session::{Arrived, LinkId, Phase, Role, Session, Stats};

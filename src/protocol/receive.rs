@@ -13,10 +13,11 @@ pub(crate) struct ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Of a stream that has had `received` bytes.
+    pub(crate) fn starting_at(received: u64, capacity: usize) -> Self {
         Self {
             ring: Ring::default(),
-            received: 0,
+            received,
             capacity,
         }
     }
@@ -34,6 +35,11 @@ impl ReceiveBuffer {
     /// How many more bytes may wait.
     pub(crate) fn room(&self) -> usize {
         self.capacity - self.ring.len()
+    }
+
+    /// How many bytes of the stream the application has taken.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.received - self.ring.len() as u64
     }
 
     /// Counts `count` bytes that are in memory but do not wait here.

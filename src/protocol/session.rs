@@ -1,41 +1,19 @@
-//! The state of one end of a session, which outlives its links (`docs/PROTOCOL.md`, "Session").
+//! What a session is, whatever it speaks: the driver's contract, and the life that every one of them leads.
 
 use std::{
     ops::Range,
     time::{Duration, Instant},
 };
 
-use super::{
-    receive::ReceiveBuffer,
-    replay::ReplayBuffer,
-    snet::{CipherChoice, Counts, Direction, Opened, StreamCipher},
-};
-use crate::error::{CloseReason, ResumeError};
+use crate::error::{CloseReason, ProtocolError, ResumeError};
 
 /// Which end of a session this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The end that dials, and dials again.
     Client,
     /// The end that accepts.
     Server,
-}
-
-/// What a session is configured with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// N: how many of the last sent bytes are kept, and how many received bytes may wait for the application.
-    pub history: usize,
-    /// How long a detached session waits for a link.
-    pub resume_window: Duration,
-    /// How long a session goes on after its transport was dropped.
-    pub linger: Duration,
-    /// After how long without a byte from the peer a client asks for a new link.
-    pub silence: Option<Duration>,
-    /// Whether the orderly end of a link is the peer's close.
-    pub fin_is_close: bool,
-    /// What is laid over the stream.
-    pub cipher: CipherChoice,
 }
 
 /// Where a session stands towards its links.
@@ -49,6 +27,125 @@ pub enum Phase {
     Closed(CloseReason),
 }
 
+/// A link, by the number of the attempt that attached it; 0 is the open. The numbers grow from link to link.
+pub type LinkId = u64;
+
+/// What became of bytes that a link gave.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// Where in the buffer the new bytes of the stream are now, in the clear. They are counted as received, so they must reach the
+    /// application, whatever else is said here.
+    pub fresh: Range<usize>,
+    /// Whether the peer has said something that a writer may wait for.
+    pub moved: bool,
+    /// Whether the peer has just taken the link into use.
+    pub attached: bool,
+    /// What the peer did wrong. The session has given the link up.
+    pub broken: Option<ProtocolError>,
+}
+
+/// What a session has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes the application has written.
+    pub sent: u64,
+    /// Bytes received from the peer, read by the application or not.
+    pub received: u64,
+    /// Bytes sent again because a link was lost.
+    pub replayed: u64,
+    /// Links attached after the first.
+    pub resumes: u64,
+    /// Bytes sent that the peer may not have received yet, for all this end knows.
+    pub unacknowledged: u64,
+    /// How many more bytes the peer allows to be sent. snet has no credit; there it is what the history leaves.
+    pub credit: u64,
+    /// The round trip, smoothed as TCP does it (RFC 6298), from the pings of all links; `None` before the first answer, and in snet,
+    /// which has no pings.
+    pub round_trip: Option<Duration>,
+}
+
+/// One end of a session: what it has sent and received, and what it may do next.
+///
+/// It does no I/O and knows no time but what it is told; the [module](super) says what to call, in which order.
+pub trait Session: Send {
+    /// Which end this is.
+    fn role(&self) -> Role;
+    /// Where the session stands towards its links.
+    fn phase(&self) -> Phase;
+    /// Why the session is over for the application. It may still need links, to tell the peer.
+    fn verdict(&self) -> Option<CloseReason>;
+    /// What it has done so far.
+    fn stats(&self) -> Stats;
+
+    // What the application does.
+
+    /// How many bytes [`write`](Self::write) takes now.
+    fn room(&self) -> usize;
+    /// Whether no byte can be written any more, because no offset is left to count it by.
+    fn is_exhausted(&self) -> bool;
+    /// Appends the first bytes of `bytes` to the stream, and returns how many.
+    fn write(&mut self, bytes: &[u8]) -> usize;
+    /// The application will write no more.
+    fn shut_write(&mut self);
+    /// Whether the application has said that it will write no more.
+    fn is_write_shut(&self) -> bool;
+    /// Whether the end of the stream has reached the peer, as far as the protocol lets this end know. `flushed` says that the link
+    /// holds nothing back.
+    fn is_shut_down(&self, flushed: bool) -> bool;
+    /// Bytes that wait for the application.
+    fn waiting(&self) -> usize;
+    /// Moves waiting bytes to `out` and returns how many.
+    fn read(&mut self, out: &mut [u8], now: Instant) -> usize;
+    /// Whether the peer has ended its stream and all of it has been received.
+    fn is_read_ended(&self) -> bool;
+    /// Ends the session with an error at both ends. What was received can still be read.
+    fn reset(&mut self, code: u32, now: Instant);
+    /// The application has dropped its transport: what it wrote goes on its way, what arrives is counted and discarded.
+    fn drop_transport(&mut self, now: Instant);
+
+    // What the links do.
+
+    /// Whether the link is in use. One that no longer is is to be dropped.
+    fn holds(&self, link: LinkId) -> bool;
+    /// What the newest link in use is to be handed, in up to three pieces. Nothing without a link.
+    fn transmit(&mut self, now: Instant) -> [&[u8]; 3];
+    /// That link has taken the first `count` bytes of [`transmit`](Self::transmit).
+    fn transmitted(&mut self, count: usize);
+    /// Whether that link has been handed all that may be sent now.
+    fn is_flushed(&self) -> bool;
+    /// Whether this end owes the peer an answer that should not wait for the application's next write.
+    fn owes(&self, now: Instant) -> bool;
+    /// How many bytes may be taken from a link to [wait](Self::waiting) for the application; more may be if they go to it at once.
+    fn wanted(&self) -> usize;
+    /// A link in use gave `bytes`.
+    fn receive(&mut self, link: LinkId, bytes: &mut [u8], now: Instant) -> Arrived;
+    /// Lets bytes that [arrived](Self::receive) fresh wait for the application, unless it has gone.
+    fn store(&mut self, bytes: &[u8]);
+    /// A link has ended in order.
+    fn link_ended(&mut self, link: LinkId, now: Instant);
+    /// A link is gone.
+    fn link_failed(&mut self, link: LinkId, now: Instant);
+    /// Whether the newest link has been handed the last that this end puts on it: it is to be closed in order, its write side first,
+    /// and then [`link_closed`](Self::link_closed) called.
+    fn wants_close(&self) -> bool;
+    /// The newest link was closed in order.
+    fn link_closed(&mut self, now: Instant);
+    /// Whether a client waits for the server to take the newest link into use.
+    fn is_switching(&self) -> bool;
+    /// Asks the peer for a sign of life, if the protocol can.
+    fn probe(&mut self);
+    /// Ends the session at once, unless it is over already. The peer is told nothing.
+    fn close(&mut self, reason: CloseReason);
+
+    // What time does.
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// Does what is due by `now`, and returns whether the peer has been silent for so long that a new link should be tried.
+    fn handle_timeout(&mut self, now: Instant) -> bool;
+}
+
 /// How far the application has taken this end towards its close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -60,524 +157,144 @@ enum Ending {
     Dropped(Instant),
 }
 
-/// What became of bytes a link gave.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Arrived {
-    /// The bytes in this range are new, and in the clear now.
-    Fresh(Range<usize>),
-    /// No offset is left to count them by; the session is closed.
-    Exhausted,
-}
-
-/// One end of a session: what it has sent and received, and what it may do next.
-///
-/// It does no I/O and knows no time but what it is told; the [module](super) says what to call, in which order.
-pub struct Session {
-    role: Role,
-    settings: Settings,
-    opened: Opened,
+/// The life of a session: its links come and go, its application ends, its time runs out.
+pub(super) struct Life {
+    pub(super) role: Role,
+    resume_window: Duration,
+    linger: Duration,
     phase: Phase,
     ending: Ending,
-    replay: ReplayBuffer,
-    receive: ReceiveBuffer,
-    encrypt: Option<Box<dyn StreamCipher>>,
-    decrypt: Option<Box<dyn StreamCipher>>,
-    /// The greatest received count the peer has stated, and proved itself.
-    stated: u64,
-    /// The offset up to which the link, or while detached the last one, was handed the stream.
-    handed: u64,
-    /// The offset up to which any link was handed the stream. What is handed below it is a replay.
-    handed_ever: u64,
-    /// The offset of the next byte from the link. Below `received`, it arrives again.
-    arriving: u64,
-    /// The number of the resume request that attached the link; 0 is the open.
-    request: u64,
-    /// When the peer was last heard, or the clock of its silence last stood still.
-    heard: Instant,
-    /// The sent count of a resume request whose counts make a gap certain, unless it was a copy: then more may arrive.
-    gap_suspected: Option<u64>,
+    /// The number of the link that was attached last.
+    last: Option<LinkId>,
     resumes: u64,
-    replayed: u64,
 }
 
-impl Session {
-    /// A session that a handshake has just opened, detached since `now`: attach the link with counts of 0.
-    pub fn new(role: Role, opened: Opened, settings: Settings, now: Instant) -> Self {
-        let (sending, receiving) = match role {
-            Role::Client => (Direction::ClientToServer, Direction::ServerToClient),
-            Role::Server => (Direction::ServerToClient, Direction::ClientToServer),
-        };
+impl Life {
+    /// Of a session that was opened at `now`, and has no link yet.
+    pub(super) fn new(
+        role: Role,
+        resume_window: Duration,
+        linger: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             role,
+            resume_window,
+            linger,
             phase: Phase::Detached(now),
             ending: Ending::Open,
-            replay: ReplayBuffer::new(settings.history),
-            receive: ReceiveBuffer::new(settings.history),
-            encrypt: settings.cipher.start(&opened.key, sending),
-            decrypt: settings.cipher.start(&opened.key, receiving),
-            stated: 0,
-            handed: 0,
-            handed_ever: 0,
-            arriving: 0,
-            request: 0,
-            heard: now,
-            gap_suspected: None,
+            last: None,
             resumes: 0,
-            replayed: 0,
-            opened,
-            settings,
         }
     }
 
-    /// Which end this is.
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// The connection id and the key.
-    pub fn opened(&self) -> &Opened {
-        &self.opened
-    }
-
-    /// Where the session stands towards its links.
-    pub fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// What this end says of its streams.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            sent: self.replay.end(),
-            received: self.receive.received(),
+    pub(super) fn closed(&self) -> Option<CloseReason> {
+        match self.phase {
+            Phase::Closed(reason) => Some(reason),
+            Phase::Attached | Phase::Detached(_) => None,
         }
     }
 
     /// How many links were attached after the first.
-    pub fn resumes(&self) -> u64 {
+    pub(super) fn resumes(&self) -> u64 {
         self.resumes
     }
 
-    /// How many bytes were handed to a link that an earlier link had been handed already.
-    pub fn replayed(&self) -> u64 {
-        self.replayed
-    }
-
-    /// How many sent bytes the peer may still lack, for all this end knows.
-    pub fn unacknowledged(&self) -> u64 {
-        self.replay.end() - self.floor()
-    }
-
-    // What the application does.
-
-    /// How many bytes [`write`](Self::write) takes now.
-    ///
-    /// snet has no acknowledgements. What holds instead is that at most half the history is on its way, in the socket buffers of
-    /// both ends: so all that was handed to the link but for that half has arrived, and a writer waits while what has not would
-    /// exceed the history.
-    pub fn room(&self) -> usize {
-        let held = usize::try_from(self.unacknowledged()).unwrap_or(usize::MAX);
-        let offsets = usize::try_from(u64::MAX - self.replay.end()).unwrap_or(usize::MAX);
-        self.settings.history.saturating_sub(held).min(offsets)
-    }
-
-    /// Appends the first bytes of `bytes` to the stream, encrypted, and returns how many.
-    pub fn write(&mut self, bytes: &[u8]) -> usize {
-        let bytes = &bytes[..bytes.len().min(self.room())];
-        let end = self.replay.end();
-        let evicted = bytes.len().saturating_sub(self.replay.room());
-        self.replay.trim(self.replay.start() + evicted as u64);
-        let written = self.replay.push(bytes);
-        debug_assert_eq!(written, bytes.len());
-        if let Some(cipher) = &mut self.encrypt
-            && let Some((first, second)) = self.replay.from_mut(end)
-        {
-            // If the user's cipher panics, the session stays closed, and what is in the clear in the history goes nowhere.
-            let phase = std::mem::replace(&mut self.phase, Phase::Closed(CloseReason::Abandoned));
-            cipher.apply(first);
-            cipher.apply(second);
-            self.phase = phase;
-        }
-        written
-    }
-
-    /// The application will write no more.
-    pub fn shut_write(&mut self) {
-        if self.ending == Ending::Open {
-            self.ending = Ending::WriteShut;
+    /// Whether a link of this number may be attached: an older one must not push out a newer.
+    pub(super) fn check_number(&self, link: LinkId) -> Result<(), ResumeError> {
+        match self.last {
+            Some(last) if link <= last => Err(ResumeError::Stale),
+            _ => Ok(()),
         }
     }
 
-    /// Whether the application has said that it will write no more.
-    pub fn is_write_shut(&self) -> bool {
-        self.ending != Ending::Open
+    pub(super) fn last(&self) -> Option<LinkId> {
+        self.last
     }
 
-    /// The application has dropped its transport: what it wrote goes on its way, what arrives is counted and discarded.
-    pub fn drop_transport(&mut self, now: Instant) {
-        if !self.is_dropped() {
-            self.ending = Ending::Dropped(now);
-            self.receive.discard();
+    /// No link may be attached any more that is not newer than `link`.
+    pub(super) fn number(&mut self, link: LinkId) {
+        self.last = Some(link);
+    }
+
+    /// A link carries the session.
+    pub(super) fn attach(&mut self, link: LinkId) {
+        self.phase = Phase::Attached;
+        if link > 0 {
+            self.resumes += 1;
         }
     }
 
-    /// Whether the application has dropped its transport.
-    pub fn is_dropped(&self) -> bool {
-        matches!(self.ending, Ending::Dropped(_))
-    }
-
-    /// Bytes that wait for the application.
-    pub fn waiting(&self) -> usize {
-        self.receive.waiting()
-    }
-
-    /// Moves waiting bytes to `out` and returns how many.
-    pub fn read(&mut self, out: &mut [u8], now: Instant) -> usize {
-        if self.receive.room() == 0 {
-            // The peer could not be heard while nothing was read.
-            self.heard = now;
-        }
-        self.receive.read(out)
-    }
-
-    // What the link does.
-
-    /// What is to be handed to the link, in the one or two pieces in which it lies; nothing while detached.
-    pub fn unsent(&self) -> (&[u8], &[u8]) {
-        match self.phase {
-            // An attach checks that the history reaches back to the cursor, and room is only made below it.
-            Phase::Attached => self.replay.from(self.handed).unwrap_or_default(),
-            Phase::Detached(_) | Phase::Closed(_) => (&[], &[]),
-        }
-    }
-
-    /// The link has taken `count` bytes of [`unsent`](Self::unsent).
-    pub fn handed(&mut self, count: usize) {
-        let before = self.handed;
-        self.handed += count as u64;
-        self.replayed += self.handed_ever.min(self.handed).saturating_sub(before);
-        self.handed_ever = self.handed_ever.max(self.handed);
-    }
-
-    /// How many bytes the link, or while detached the last one, was not handed.
-    pub fn backlog(&self) -> u64 {
-        self.replay.end() - self.handed
-    }
-
-    /// Whether a link carries the session and was handed all there is.
-    pub fn is_handed_over(&self) -> bool {
-        self.phase == Phase::Attached && self.backlog() == 0
-    }
-
-    /// How many bytes may be taken from the link to [wait](Self::waiting) for the application.
-    pub fn receive_room(&self) -> usize {
-        if self.is_dropped() {
-            self.settings.history
-        } else {
-            self.receive.room()
-        }
-    }
-
-    /// The link gave `bytes`. Those that arrived before are recognised by their offset; the rest is counted and decrypted in place.
-    pub fn arrived(&mut self, bytes: &mut [u8], now: Instant) -> Arrived {
-        self.heard = now;
-        let again = self.receive.received() - self.arriving;
-        let again = usize::try_from(again).map_or(bytes.len(), |again| again.min(bytes.len()));
-        self.arriving += again as u64;
-        let fresh = &mut bytes[again..];
-        if fresh.len() as u64 > u64::MAX - self.arriving {
-            self.close(CloseReason::Exhausted);
-            return Arrived::Exhausted;
-        }
-        self.arriving += fresh.len() as u64;
-        self.receive.count(fresh.len());
-        if self.gap_suspected.is_some_and(|sent| sent < self.arriving) {
-            // A peer that asked for another link sends no more on this one.
-            self.gap_suspected = None;
-        }
-        if let Some(cipher) = &mut self.decrypt {
-            // As in `write`: what was counted and never came out of the cipher is lost.
-            let phase = std::mem::replace(&mut self.phase, Phase::Closed(CloseReason::Abandoned));
-            cipher.apply(fresh);
-            self.phase = phase;
-        }
-        Arrived::Fresh(again..bytes.len())
-    }
-
-    /// Lets bytes that [arrived](Self::arrived) fresh wait for the application, unless it has gone. Not more than
-    /// [`receive_room`](Self::receive_room).
-    pub fn store(&mut self, bytes: &[u8]) {
-        if !self.is_dropped() {
-            self.receive.store(bytes);
-        }
-    }
-
-    /// The link has ended in order.
-    pub fn link_ended(&mut self, now: Instant) {
-        if self.settings.fin_is_close {
-            self.close(CloseReason::Peer);
-        } else {
-            self.detach(now);
-        }
-    }
-
-    /// The link is gone, or is about to be replaced.
-    pub fn detach(&mut self, now: Instant) {
+    /// No link carries it any more.
+    pub(super) fn detach(&mut self, now: Instant) {
         if self.phase == Phase::Attached {
             self.phase = Phase::Detached(now);
         }
     }
 
-    // What a resume does.
-
-    /// Whether the session can go on with a peer that counts like this. Changes nothing: a request may be a copy.
-    ///
-    /// # Errors
-    ///
-    /// Why not. To ends that count right only the gap can happen, and it is final: counts only grow.
-    pub fn check(&self, peer: Counts) -> Result<(), ResumeError> {
-        if let Phase::Closed(_) = self.phase {
-            return Err(ResumeError::Closed);
-        }
-        let own = self.counts();
-        if peer.received > own.sent {
-            Err(ResumeError::ReceivedTooMuch)
-        } else if peer.sent < own.received {
-            Err(ResumeError::SentTooLittle)
-        } else if peer.received < self.replay.start() {
-            Err(ResumeError::Gap)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// What a server answers to a request: its own counts, if the session can go on.
-    ///
-    /// # Errors
-    ///
-    /// Why the answer is zeros.
-    pub fn answer(&mut self, peer: Counts) -> Result<Counts, ResumeError> {
-        let verdict = self.check(peer);
-        let lacks = peer.sent.saturating_sub(self.receive.received());
-        if verdict == Err(ResumeError::Gap) || lacks > self.settings.history as u64 {
-            self.gap_suspected = self.gap_suspected.max(Some(peer.sent));
-        }
-        verdict?;
-        if self.is_dropped() && peer.received == self.replay.end() {
-            return Err(ResumeError::Ended);
-        }
-        Ok(self.counts())
-    }
-
-    /// Gives the session a link whose peer has proved itself. `request` numbers the resume requests in the order of their arrival, 0
-    /// being the open; `peer` is what the peer stated in it, and `stated` what this end had stated to have received.
-    ///
-    /// # Errors
-    ///
-    /// The session has moved on since the counts were exchanged; the link is to be closed, and the session is as it was.
-    pub fn attach(
-        &mut self,
-        request: u64,
-        peer: Counts,
-        stated: u64,
-        now: Instant,
-    ) -> Result<(), ResumeError> {
-        if request < self.request {
-            return Err(ResumeError::Stale);
-        }
-        self.check(peer)?;
-        if request > 0 {
-            self.resumes += 1;
-        }
-        self.request = request;
-        self.stated = self.stated.max(peer.received);
-        self.handed = peer.received;
-        self.arriving = stated;
-        self.phase = Phase::Attached;
-        self.heard = now;
-        self.gap_suspected = None;
-        Ok(())
-    }
-
-    /// Ends the session, unless it is over already. What was received can still be read.
-    pub fn close(&mut self, reason: CloseReason) {
-        if !matches!(self.phase, Phase::Closed(_)) {
+    /// Ends it, unless it is over already. Returns whether it was not.
+    pub(super) fn close(&mut self, reason: CloseReason) -> bool {
+        let open = self.closed().is_none();
+        if open {
             self.phase = Phase::Closed(reason);
-            self.replay.trim(self.replay.end());
-            self.replay.release();
+        }
+        open
+    }
+
+    /// Runs `untrusted`; if that panics the session stays closed.
+    pub(super) fn guarded(&mut self, untrusted: impl FnOnce()) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed(CloseReason::Abandoned));
+        untrusted();
+        self.phase = phase;
+    }
+
+    pub(super) fn shut_write(&mut self) {
+        if self.ending == Ending::Open {
+            self.ending = Ending::WriteShut;
         }
     }
 
-    // What time does.
-
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let link = match self.phase {
-            Phase::Attached => self.silent_at(),
-            Phase::Detached(since) => since.checked_add(self.settings.resume_window),
-            Phase::Closed(_) => return None,
-        };
-        [link, self.lingers_until()].into_iter().flatten().min()
+    pub(super) fn is_write_shut(&self) -> bool {
+        self.ending != Ending::Open
     }
 
-    /// Does what is due by `now`, and returns whether the peer has been silent for so long that a new link should be tried.
-    pub fn handle_timeout(&mut self, now: Instant) -> bool {
-        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.lingers_until()) {
-            self.close(if self.backlog() == 0 {
-                CloseReason::Local
-            } else {
-                CloseReason::Expired
-            });
+    pub(super) fn drop_transport(&mut self, now: Instant) {
+        if !self.is_dropped() {
+            self.ending = Ending::Dropped(now);
         }
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        matches!(self.ending, Ending::Dropped(_))
+    }
+
+    /// When a detached session expires.
+    pub(super) fn expires_at(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Attached => {
-                let silent = is_due(self.silent_at());
-                if silent {
-                    self.heard = now;
-                }
-                silent
-            }
-            Phase::Detached(since) => {
-                if is_due(since.checked_add(self.settings.resume_window)) {
-                    self.close(if self.gap_suspected.is_some() {
-                        CloseReason::Gap
-                    } else {
-                        CloseReason::Expired
-                    });
-                }
-                false
-            }
-            Phase::Closed(_) => false,
+            Phase::Detached(since) => since.checked_add(self.resume_window),
+            Phase::Attached | Phase::Closed(_) => None,
         }
-    }
-
-    /// When a peer that stays silent is to be doubted. The clock stands while nothing more is read from the link.
-    fn silent_at(&self) -> Option<Instant> {
-        let silence = self.settings.silence?;
-        let listening = self.role == Role::Client && self.receive_room() > 0;
-        self.heard.checked_add(silence).filter(|_| listening)
     }
 
     /// When a session whose transport was dropped ends at the latest.
-    fn lingers_until(&self) -> Option<Instant> {
+    pub(super) fn lingers_until(&self) -> Option<Instant> {
         match self.ending {
-            Ending::Dropped(at) => at.checked_add(self.settings.linger),
+            Ending::Dropped(at) => at.checked_add(self.linger),
             Ending::Open | Ending::WriteShut => None,
         }
     }
 
-    /// The offset up to which the peer must have received the stream. Never above `handed`, not even if a peer's count has gone
-    /// back, so that what is still to be handed to the link is never forgotten.
-    fn floor(&self) -> u64 {
-        let in_flight = (self.settings.history / 2) as u64;
-        let certain = self.stated.max(self.handed.saturating_sub(in_flight));
-        certain.min(self.handed)
+    /// When something begun at `now` has taken as long as a dropped session may.
+    pub(super) fn linger_from(&self, now: Instant) -> Option<Instant> {
+        now.checked_add(self.linger)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::snet::SessionKey;
-
-    const HISTORY: usize = 16;
-
-    /// Both ends of a session, `offset` bytes into both streams.
-    fn ends_at(offset: u64, now: Instant) -> [Session; 2] {
-        [Role::Client, Role::Server].map(|role| {
-            let settings = Settings {
-                history: HISTORY,
-                resume_window: Duration::from_secs(300),
-                linger: Duration::from_secs(60),
-                silence: None,
-                fin_is_close: false,
-                cipher: CipherChoice::Plain,
-            };
-            let key = SessionKey::new(*b"8 bytes.");
-            let mut session = Session::new(role, Opened { id: 7, key }, settings, now);
-            session.replay = ReplayBuffer::starting_at(offset, HISTORY);
-            session.receive.count(offset as usize);
-            let both = Counts {
-                sent: offset,
-                received: offset,
-            };
-            session.attach(0, both, offset, now).unwrap();
-            session
-        })
-    }
-
-    fn carry(from: &mut Session, to: &mut Session, now: Instant) -> Vec<u8> {
-        let (first, second) = from.unsent();
-        let mut bytes = [first, second].concat();
-        from.handed(bytes.len());
-        match to.arrived(&mut bytes, now) {
-            Arrived::Fresh(fresh) => bytes[fresh].to_vec(),
-            Arrived::Exhausted => panic!("offsets ran out"),
-        }
-    }
-
-    /// Seen in goscon: counts of 32 bits, after which every resume was refused.
-    #[test]
-    fn goscon_13_session_resumes_across_32_bits_and_near_64() {
-        let now = Instant::now();
-        for offset in [(1 << 32) - 5, (1 << 63) - 5, u64::MAX - 10] {
-            let [mut client, mut server] = ends_at(offset, now);
-            assert_eq!(client.write(b"lost"), 4);
-            client.handed(4);
-            assert_eq!(client.write(b"kept"), 4);
-            client.detach(now);
-            let request = client.counts();
-            assert_eq!(request.sent, offset + 8);
-            let reply = server.answer(request).unwrap();
-            client.check(reply).unwrap();
-            client.attach(1, reply, request.received, now).unwrap();
-            server.attach(1, request, reply.received, now).unwrap();
-            assert_eq!(carry(&mut client, &mut server, now), b"lostkept");
-            assert_eq!(server.counts().received, offset + 8);
-            assert_eq!(client.replayed(), 4);
-        }
-    }
-
-    #[test]
-    fn goscon_13_stream_ends_where_offsets_do() {
-        let now = Instant::now();
-        let [mut client, mut server] = ends_at(u64::MAX - 3, now);
-        assert_eq!(client.room(), 3);
-        assert_eq!(client.write(b"abcd"), 3);
-        assert_eq!((client.room(), client.write(b"d")), (0, 0));
-        assert_eq!(carry(&mut client, &mut server, now), b"abc");
-        assert_eq!(server.arrived(&mut [0], now), Arrived::Exhausted);
-        assert_eq!(server.phase(), Phase::Closed(CloseReason::Exhausted));
-        assert_eq!(server.counts().received, u64::MAX);
-    }
-
-    /// Handles outlive sessions, and must not keep their history.
-    #[test]
-    fn a_session_that_is_over_gives_its_history_back() {
-        let now = Instant::now();
-        let [mut client, _] = ends_at(0, now);
-        client.write(b"abcd");
-        client.handed(3);
-        client.close(CloseReason::Expired);
-        assert_eq!(client.replay.allocated(), 0);
-        assert_eq!((client.counts().sent, client.backlog()), (4, 1));
-        assert_eq!(client.unsent(), (&[][..], &[][..]));
-    }
-
-    #[test]
-    fn a_cipher_that_panics_ends_the_session_and_sends_nothing_in_the_clear() {
-        struct Panics;
-        impl StreamCipher for Panics {
-            fn apply(&mut self, _: &mut [u8]) {
-                panic!("on purpose");
-            }
-        }
-        let now = Instant::now();
-        let [mut client, _] = ends_at(0, now);
-        client.encrypt = Some(Box::new(Panics));
-        let write = std::panic::AssertUnwindSafe(|| client.write(b"secret"));
-        assert!(std::panic::catch_unwind(write).is_err());
-        assert_eq!(client.phase(), Phase::Closed(CloseReason::Abandoned));
-        assert_eq!(client.unsent(), (&[][..], &[][..]));
-    }
+/// Whether `at` has come by `now`.
+pub(super) fn is_due(at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| at <= now)
 }

@@ -11,8 +11,10 @@ pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
 /// Collected under the session's lock and carried out after it, because it runs code that is not ours.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// A link to drop.
-    pub(super) old_link: Option<BoxLink>,
+    /// Links to drop.
+    pub(super) old_links: Vec<BoxLink>,
+    /// The write side has listened to what the peer says, and waits for more of it.
+    pub(super) heard: bool,
     /// Something a reading task may wait for has happened.
     pub(super) wake_reader: bool,
     /// Something a writing task may wait for has happened.

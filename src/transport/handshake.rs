@@ -50,7 +50,7 @@ fn poll_transmit(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     while !machine.transmit().is_empty() {
-        let written = ready!(link::poll_write(link, cx, (machine.transmit(), &[])))?;
+        let written = ready!(link::poll_write(link, cx, [machine.transmit()]))?;
         machine.transmitted(written);
     }
     Pin::new(link).poll_flush(cx)

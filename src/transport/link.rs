@@ -40,16 +40,18 @@ pub(super) fn poll_read(
     }
 }
 
-/// Writes to `link` from two pieces, the first of which is not empty, and returns how many bytes it took: at least one.
-pub(super) fn poll_write(
+/// Writes to `link` from pieces, not all of which are empty, and returns how many bytes it took: at least one.
+pub(super) fn poll_write<const N: usize>(
     link: &mut BoxLink,
     cx: &mut Context<'_>,
-    (first, second): (&[u8], &[u8]),
+    pieces: [&[u8]; N],
 ) -> Poll<io::Result<usize>> {
-    let (offered, result) = if !second.is_empty() && link.is_write_vectored() {
-        let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
+    let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
+    let first = filled.next().copied().unwrap_or_default();
+    let (offered, result) = if filled.next().is_some() && link.is_write_vectored() {
+        let slices = pieces.map(io::IoSlice::new);
         (
-            first.len() + second.len(),
+            pieces.iter().map(|piece| piece.len()).sum(),
             Pin::new(link).poll_write_vectored(cx, &slices),
         )
     } else {

@@ -1,5 +1,6 @@
 //! The application's handle on a session: [`ResumableTransport`].
 
+mod any_session;
 mod effects;
 mod handle;
 mod handshake;
@@ -25,9 +26,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use handle::Handle;
-pub use state::{LinkState, SessionId, Stats};
+pub use state::{LinkState, SessionId};
 
-use self::shared::Way;
+use self::{session_io::SessionIo, shared::Way};
 pub(crate) use self::{
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
@@ -105,7 +106,7 @@ impl AsyncRead for ResumableTransport {
             return Poll::Ready(Ok(()));
         }
         self.shared
-            .poll(Way::In, cx, |io, cx, fx| io.poll_read(cx, buf, fx))
+            .poll(Way::In, cx, |io, fx| io.poll_read(buf, fx))
     }
 }
 
@@ -124,7 +125,7 @@ impl AsyncWrite for ResumableTransport {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.shared
-            .poll(Way::Out, cx, |io, cx, fx| io.poll_write(cx, bufs, fx))
+            .poll(Way::Out, cx, |io, fx| io.poll_write(bufs, fx))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,11 +134,11 @@ impl AsyncWrite for ResumableTransport {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared
-            .poll(Way::Out, cx, |io, cx, fx| io.poll_flush(cx, fx))
+            .poll(Way::Out, cx, SessionIo::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared
-            .poll(Way::Out, cx, |io, cx, fx| io.poll_shutdown(cx, fx))
+            .poll(Way::Out, cx, SessionIo::poll_shutdown)
     }
 }

@@ -10,6 +10,13 @@ pub(crate) fn number() -> Result<u64, Error> {
     getrandom::u64().map_err(|error| Error::Random(error.into()))
 }
 
+/// Random bytes.
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Random(error.into()))?;
+    Ok(bytes)
+}
+
 /// A random number other than 0.
 pub(crate) fn challenge() -> Result<Challenge, Error> {
     loop {

@@ -1,25 +1,23 @@
-//! A session together with its link: the bytes' way between them.
+//! A session together with its links: the bytes' way between them.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::{
+    any_session::AnySession,
     effects::{Effects, Migration},
     link::{self, BoxLink},
     state::{LinkState, SessionId},
 };
 use crate::{
-    error::{BoxError, CloseReason, Error, ResumeError},
-    protocol::{
-        Arrived, Phase, Role, Session,
-        snet::{Counts, Opened},
-    },
+    error::{CloseReason, Error},
+    protocol::{LinkId, Phase, Role},
 };
 
 /// How much of a link the keeper reads at a time, on its stack.
@@ -36,31 +34,63 @@ enum Probe {
     Asked,
 }
 
-/// How far the link of a session whose transport was dropped is on its way to its end.
-#[derive(Clone, Copy)]
+/// How far the newest link, which has had all it will be handed, is on its way to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Closing {
-    /// The link still carries the session.
+    /// It still carries the session.
     No,
     /// Its write side is being shut down.
     Shutting,
-    /// Input is discarded until its end, or until then: closing over unread input can destroy what is under way to the peer.
-    Discarding(Instant),
+    /// Input is discarded until its end: closing over unread input can destroy what is under way to the peer.
+    Discarding,
+}
+
+/// A link in use.
+struct Attached {
+    id: LinkId,
+    link: BoxLink,
+}
+
+/// The wakers every link is polled with, one a direction.
+pub(super) struct Wakers {
+    pub(super) read: Waker,
+    pub(super) write: Waker,
+}
+
+impl Wakers {
+    fn read(&self) -> Context<'_> {
+        Context::from_waker(&self.read)
+    }
+
+    fn write(&self) -> Context<'_> {
+        Context::from_waker(&self.write)
+    }
 }
 
 /// What is behind a session's lock.
 pub(super) struct SessionIo {
-    pub(super) session: Session,
+    pub(super) session: AnySession,
     id: SessionId,
-    link: Option<BoxLink>,
+    wakers: Wakers,
+    /// The link that is written to.
+    link: Option<Attached>,
+    /// The one before it, for as long as the session holds it.
+    previous: Option<Attached>,
     /// Whether the link was written to since it was last flushed.
     unflushed: bool,
     closing: Closing,
-    /// How long a closing link may take.
+    /// When a link that is closing, or whose session is over, is dropped at the latest.
+    close_by: Option<Instant>,
+    /// How long that may take.
     patience: Duration,
     probe: Option<Probe>,
     migrations: Vec<Migration>,
     /// How many attempts were made to resume since the link was lost.
-    pub(super) attempt: u32,
+    attempt: u32,
+    /// The state when it was last looked at.
+    seen: LinkState,
+    /// When the keeper comes again by itself.
+    keeper_comes: Option<Instant>,
 }
 
 /// What the keeper is to do about a session's link.
@@ -75,22 +105,32 @@ pub(super) enum Need {
 }
 
 impl SessionIo {
-    pub(super) fn new(session: Session, id: SessionId, patience: Duration) -> Self {
-        Self {
+    pub(super) fn new(session: AnySession, wakers: Wakers, patience: Duration) -> Self {
+        let mut io = Self {
+            id: session.id(),
             session,
-            id,
+            wakers,
             link: None,
+            previous: None,
             unflushed: false,
             closing: Closing::No,
+            close_by: None,
             patience,
             probe: None,
             migrations: Vec::new(),
             attempt: 0,
-        }
+            seen: LinkState::Connected,
+            keeper_comes: None,
+        };
+        io.seen = io.state();
+        io
     }
 
     /// What a user is told of the session's state.
     pub(super) fn state(&self) -> LinkState {
+        if let Some(reason) = self.session.verdict() {
+            return LinkState::Closed(reason);
+        }
         match self.session.phase() {
             Phase::Attached => LinkState::Connected,
             Phase::Detached(since) => LinkState::Reconnecting {
@@ -103,47 +143,43 @@ impl SessionIo {
 
     // What the application does.
 
-    /// Reads into `buf`, which has room: what waits, else straight from the link.
+    /// Reads into `buf`, which has room: what waits, else straight from the links.
     pub(super) fn poll_read(
         &mut self,
-        cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
         fx: &mut Effects,
     ) -> Poll<io::Result<()>> {
         loop {
             if self.session.waiting() > 0 {
-                if self.session.receive_room() == 0 {
+                if self.session.wanted() == 0 {
                     // The keeper had stopped reading.
                     fx.wake_keeper = true;
                 }
                 let most = buf.remaining().min(self.session.waiting());
                 let count = self.session.read(buf.initialize_unfilled_to(most), now());
                 buf.advance(count);
+                self.answer(fx);
                 return Poll::Ready(Ok(()));
             }
-            if let Phase::Closed(reason) = self.session.phase() {
-                return Poll::Ready(match reason {
-                    CloseReason::Peer => Ok(()),
-                    reason => Err(Error::Closed(reason).into()),
-                });
+            if self.session.is_read_ended() {
+                return Poll::Ready(Ok(()));
             }
-            let Some(link) = &mut self.link else {
-                return Poll::Pending;
-            };
+            if let Some(reason) = self.session.verdict() {
+                return Poll::Ready(Err(Error::Closed(reason).into()));
+            }
             let before = buf.filled().len();
-            match ready!(link::poll_read(link, cx, buf)) {
-                Ok(0) => self.link_ended(fx),
-                Ok(_) => {
-                    let fresh = self.arrived(&mut buf.filled_mut()[before..], fx);
-                    let count = fresh.len();
-                    buf.filled_mut()
-                        .copy_within(before + fresh.start..before + fresh.end, before);
-                    buf.set_filled(before + count);
-                    if count > 0 {
-                        return Poll::Ready(Ok(()));
-                    }
+            let (id, result) = ready!(self.poll_links(buf));
+            if let Some(count) = self.gave(id, result, fx) {
+                let bytes = &mut buf.filled_mut()[before..];
+                debug_assert_eq!(bytes.len(), count);
+                let fresh = self.take(id, bytes, fx);
+                let count = fresh.len();
+                bytes.copy_within(fresh, 0);
+                buf.set_filled(before + count);
+                self.answer(fx);
+                if count > 0 {
+                    return Poll::Ready(Ok(()));
                 }
-                Err(error) => self.link_failed(&error, fx),
             }
         }
     }
@@ -151,14 +187,14 @@ impl SessionIo {
     /// Accepts as much of `bufs` as there is room for, and hands it to the link as far as the link takes it.
     pub(super) fn poll_write(
         &mut self,
-        cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
         fx: &mut Effects,
     ) -> Poll<io::Result<usize>> {
         self.check_writable()?;
         if self.session.room() == 0 {
-            // What the link takes makes room.
-            self.hand_over(cx, fx);
+            // What the link takes makes room, or what the peer says.
+            self.hand_over(fx);
+            self.hear(fx);
             self.check_writable()?;
         }
         let mut written = 0;
@@ -174,268 +210,372 @@ impl SessionIo {
         if written == 0 && wanted {
             return Poll::Pending;
         }
-        self.hand_over(cx, fx);
+        self.hand_over(fx);
         Poll::Ready(Ok(written))
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        if let Phase::Closed(reason) = self.session.phase() {
+        if let Some(reason) = self.session.verdict() {
             return Err(Error::Closed(reason).into());
         }
         if self.session.is_write_shut() {
             return Err(Error::WriteAfterShutdown.into());
         }
-        if self.session.counts().sent == u64::MAX {
+        if self.session.is_exhausted() {
             return Err(Error::Closed(CloseReason::Exhausted).into());
         }
         Ok(())
     }
 
-    /// Done when the link has all that was written, or when there is none: then the session keeps it for the next.
-    pub(super) fn poll_flush(
-        &mut self,
-        cx: &mut Context<'_>,
-        fx: &mut Effects,
-    ) -> Poll<io::Result<()>> {
-        let flushed = self.hand_over_and_flush(cx, fx);
-        match self.session.phase() {
-            Phase::Attached => flushed.map(Ok),
-            Phase::Detached(_) => Poll::Ready(Ok(())),
-            Phase::Closed(reason) => Poll::Ready(self.handed_over_before(reason)),
+    /// Done when the link has all that may be sent, or when there is none: then the session keeps it for the next.
+    pub(super) fn poll_flush(&mut self, fx: &mut Effects) -> Poll<io::Result<()>> {
+        let mut flushed = self.hand_over_and_flush(fx);
+        if flushed.is_pending() {
+            // The peer may be waiting likewise, until this end reads.
+            self.hear(fx);
+            flushed = self.hand_over_and_flush(fx);
+        }
+        match self.session.verdict() {
+            Some(_) if self.session.is_shut_down(true) => Poll::Ready(Ok(())),
+            Some(reason) => Poll::Ready(Err(Error::Closed(reason).into())),
+            None => flushed.map(Ok),
         }
     }
 
-    /// Ends the write side. Done when a link has all that was written.
-    pub(super) fn poll_shutdown(
-        &mut self,
-        cx: &mut Context<'_>,
-        fx: &mut Effects,
-    ) -> Poll<io::Result<()>> {
-        self.session.shut_write();
-        let flushed = self.hand_over_and_flush(cx, fx);
-        match self.session.phase() {
-            Phase::Attached => flushed.map(Ok),
-            Phase::Detached(_) => Poll::Pending,
-            Phase::Closed(reason) => Poll::Ready(self.handed_over_before(reason)),
+    /// Ends the write side. Done when the peer has all that was written, as far as the protocol tells.
+    pub(super) fn poll_shutdown(&mut self, fx: &mut Effects) -> Poll<io::Result<()>> {
+        if self.session.verdict().is_none() {
+            self.session.shut_write();
+        }
+        let mut flushed = self.hand_over_and_flush(fx).is_ready();
+        if !self.session.is_shut_down(flushed) {
+            self.hear(fx);
+            flushed = self.hand_over_and_flush(fx).is_ready();
+        }
+        if self.session.is_shut_down(flushed) {
+            return Poll::Ready(Ok(()));
+        }
+        match self.session.verdict() {
+            Some(reason) => Poll::Ready(Err(Error::Closed(reason).into())),
+            None => Poll::Pending,
         }
     }
 
-    /// Whether all was handed over before the peer closed the session. Any other end is an error in any case.
-    fn handed_over_before(&self, reason: CloseReason) -> io::Result<()> {
-        if reason == CloseReason::Peer && self.session.backlog() == 0 {
-            Ok(())
-        } else {
-            Err(Error::Closed(reason).into())
+    // What the links do.
+
+    /// Reads from whichever link gives something, an older one first. Pending without any.
+    fn poll_links(&mut self, buf: &mut ReadBuf<'_>) -> Poll<(LinkId, io::Result<usize>)> {
+        for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
+            let result = link::poll_read(&mut attached.link, &mut self.wakers.read(), buf);
+            if let Poll::Ready(result) = result {
+                return Poll::Ready((attached.id, result));
+            }
         }
+        Poll::Pending
     }
 
-    // What the link does.
+    /// Sees to a link that has ended or failed; returns how many bytes it gave otherwise.
+    fn gave(&mut self, id: LinkId, result: io::Result<usize>, fx: &mut Effects) -> Option<usize> {
+        match result {
+            Ok(0) => self.link_ended(id, fx),
+            Ok(count) => return Some(count),
+            Err(error) => self.link_failed(id, &error, fx),
+        }
+        None
+    }
 
-    /// Takes from the link what it has, as far as there is room for it to wait.
-    pub(super) fn take_in(&mut self, cx: &mut Context<'_>, fx: &mut Effects) {
+    /// Counts what a link gave; what is in the returned range of it is new.
+    fn take(&mut self, id: LinkId, bytes: &mut [u8], fx: &mut Effects) -> std::ops::Range<usize> {
+        if self.probe == Some(Probe::Doubt) {
+            self.probe = None;
+        }
+        let arrived = self.session.receive(id, bytes, now());
+        if let Some(error) = arrived.broken {
+            tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
+        }
+        if arrived.attached && self.session.role() == Role::Client {
+            self.attached(fx);
+        }
+        fx.wake_writer |= arrived.moved;
+        fx.wake_reader |= arrived.moved && self.session.is_read_ended();
+        self.look(fx);
+        arrived.fresh
+    }
+
+    /// Takes from the links what they have, as far as there is room for it to wait.
+    fn take_in(&mut self, fx: &mut Effects) {
         let mut scratch = [0; TAKE_IN];
         for _ in 0..TAKE_IN_ROUNDS {
-            let room = self.session.receive_room().min(TAKE_IN);
-            let Some(link) = &mut self.link else { return };
+            let room = self.session.wanted().min(TAKE_IN);
             if room == 0 {
                 return;
             }
             let mut buf = ReadBuf::new(&mut scratch[..room]);
-            match link::poll_read(link, cx, &mut buf) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(0)) => self.link_ended(fx),
-                Poll::Ready(Ok(_)) => {
-                    let bytes = buf.filled_mut();
-                    let fresh = self.arrived(bytes, fx);
-                    if !fresh.is_empty() {
-                        self.session.store(&bytes[fresh]);
-                        fx.wake_reader = true;
-                    }
+            let Poll::Ready((id, result)) = self.poll_links(&mut buf) else {
+                return;
+            };
+            if self.gave(id, result, fx).is_some() {
+                let bytes = buf.filled_mut();
+                let fresh = self.take(id, bytes, fx);
+                if !fresh.is_empty() {
+                    self.session.store(&bytes[fresh]);
+                    fx.wake_reader = true;
                 }
-                Poll::Ready(Err(error)) => self.link_failed(&error, fx),
             }
         }
         fx.wake_keeper = true;
     }
 
+    /// Takes in what the peer has to say, for somebody on the write side who waits for that.
+    fn hear(&mut self, fx: &mut Effects) {
+        self.take_in(fx);
+        self.hand_over(fx);
+        fx.heard = true;
+    }
+
     /// Hands to the link what it takes of what it has not had.
-    pub(super) fn hand_over(&mut self, cx: &mut Context<'_>, fx: &mut Effects) {
-        while let Some(link) = &mut self.link {
-            let unsent = self.session.unsent();
-            if unsent.0.is_empty() {
+    fn hand_over(&mut self, fx: &mut Effects) {
+        let now = now();
+        while let Some(attached) = &mut self.link {
+            let pieces = self.session.transmit(now);
+            if pieces.iter().all(|piece| piece.is_empty()) {
                 return;
             }
-            match link::poll_write(link, cx, unsent) {
+            let mut cx = self.wakers.write();
+            match link::poll_write(&mut attached.link, &mut cx, pieces) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(count)) => {
-                    self.session.handed(count);
+                    self.session.transmitted(count);
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(error)) => self.link_failed(&error, fx),
+                Poll::Ready(Err(error)) => {
+                    let id = attached.id;
+                    self.link_failed(id, &error, fx);
+                }
             }
         }
     }
 
     /// [`hand_over`](Self::hand_over), and has the link send on what it may hold back. Ready when there is nothing left to do.
-    pub(super) fn hand_over_and_flush(
-        &mut self,
-        cx: &mut Context<'_>,
-        fx: &mut Effects,
-    ) -> Poll<()> {
-        self.hand_over(cx, fx);
-        let Some(link) = &mut self.link else {
-            return Poll::Ready(());
-        };
-        if self.session.backlog() > 0 {
+    fn hand_over_and_flush(&mut self, fx: &mut Effects) -> Poll<()> {
+        self.hand_over(fx);
+        if !self.session.is_flushed() && self.link.is_some() {
             return Poll::Pending;
         }
-        if self.unflushed {
-            match ready!(Pin::new(link).poll_flush(cx)) {
+        if let Some(attached) = self.link.as_mut().filter(|_| self.unflushed) {
+            let mut cx = self.wakers.write();
+            match ready!(Pin::new(&mut attached.link).poll_flush(&mut cx)) {
                 Ok(()) => self.unflushed = false,
-                Err(error) => self.link_failed(&error, fx),
+                Err(error) => {
+                    let id = attached.id;
+                    self.link_failed(id, &error, fx);
+                }
             }
         }
         Poll::Ready(())
     }
 
-    /// How many bytes the link has not had, and whether it holds some back: what a writer may wait for changes with either.
-    pub(super) fn unsent(&self) -> (u64, bool) {
-        (self.session.backlog(), self.unflushed)
+    /// Sends what the peer should not wait for.
+    fn answer(&mut self, fx: &mut Effects) {
+        if self.session.owes(now()) {
+            let _ = self.hand_over_and_flush(fx);
+        }
     }
 
-    /// Counts and decrypts what the link gave; what is in the returned range of it is new.
-    fn arrived(&mut self, bytes: &mut [u8], fx: &mut Effects) -> std::ops::Range<usize> {
-        if self.probe == Some(Probe::Doubt) {
+    /// Whether the link has been handed less than it may be, or holds some back: what a writer may wait for changes with either.
+    fn unsent(&self) -> (bool, bool) {
+        (!self.session.is_flushed(), self.unflushed)
+    }
+
+    fn link_ended(&mut self, id: LinkId, fx: &mut Effects) {
+        tracing::debug!(session = %self.id.short(), link = id, "the link ended");
+        if self.closing == Closing::Discarding && self.is_newest(id) {
+            self.session.link_closed(now());
+        } else {
+            self.session.link_ended(id, now());
+        }
+        self.look(fx);
+    }
+
+    fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
+        tracing::debug!(session = %self.id.short(), link = id, %error, "the link failed");
+        self.session.link_failed(id, now());
+        self.look(fx);
+    }
+
+    fn is_newest(&self, id: LinkId) -> bool {
+        self.link.as_ref().is_some_and(|attached| attached.id == id)
+    }
+
+    /// The server uses the link.
+    fn attached(&mut self, fx: &mut Effects) {
+        self.probe = None;
+        for waiting in self.migrations.drain(..) {
+            fx.migrated.push((waiting, Ok(())));
+        }
+    }
+
+    /// Acts on what has become of the session: drops the links it no longer holds, and tells those that wait.
+    pub(super) fn look(&mut self, fx: &mut Effects) {
+        let held = |attached: &Attached| self.session.holds(attached.id);
+        if self.previous.as_ref().is_some_and(|attached| !held(attached)) {
+            fx.old_links.extend(self.previous.take().map(|attached| attached.link));
+        }
+        if self.link.as_ref().is_some_and(|attached| !held(attached)) {
+            let gone = std::mem::replace(&mut self.link, self.previous.take());
+            fx.old_links.extend(gone.map(|attached| attached.link));
+            // Whatever a link held back went with it; one that is taken up again may hold some back as well.
+            self.unflushed = self.link.is_some();
+            self.closing = Closing::No;
+            self.close_by = None;
+            fx.phase_changed();
+        }
+        let over = matches!(self.session.phase(), Phase::Closed(_));
+        if over && self.link.is_some() && self.close_by.is_none() {
+            self.close_by = Some(now() + self.patience);
+        }
+        let state = self.state();
+        if state == self.seen {
+            return;
+        }
+        if let (LinkState::Connected, LinkState::Reconnecting { .. }) = (&self.seen, &state) {
+            self.attempt = 0;
             self.probe = None;
         }
-        match self.session.arrived(bytes, now()) {
-            Arrived::Fresh(range) => range,
-            Arrived::Exhausted => {
-                self.drop_link(fx);
-                0..0
-            }
-        }
-    }
-
-    fn link_ended(&mut self, fx: &mut Effects) {
-        tracing::debug!(session = %self.id.short(), "the link ended");
-        if matches!(self.closing, Closing::Discarding(_)) {
-            self.link_closed(fx);
-        } else {
-            self.session.link_ended(now());
-            self.drop_link(fx);
-        }
-    }
-
-    fn link_failed(&mut self, error: &io::Error, fx: &mut Effects) {
-        tracing::debug!(session = %self.id.short(), %error, "the link failed");
-        self.session.detach(now());
-        self.drop_link(fx);
-    }
-
-    /// Takes the link out of use. The session's phase has been changed accordingly.
-    fn drop_link(&mut self, fx: &mut Effects) {
-        if let Some(link) = self.link.take() {
-            // Only one link is ever in use, so there is no earlier one here.
-            fx.old_link = Some(link);
-        }
-        self.unflushed = false;
-        self.closing = Closing::No;
-        self.attempt = 0;
-        self.probe = None;
-        if let Phase::Closed(reason) = self.session.phase() {
+        if let LinkState::Closed(reason) = state {
             tracing::debug!(session = %self.id.short(), %reason, "the session is over");
             for waiting in self.migrations.drain(..) {
                 fx.migrated.push((waiting, Err(Error::Closed(reason))));
             }
         }
+        self.seen = self.state();
         fx.phase_changed();
+    }
+
+    // What the keeper does.
+
+    /// Does for the session what the application does not, in the directions that are the `keeper`'s, and says what else there is to do
+    /// and when to come again at the latest.
+    pub(super) fn keep(
+        &mut self,
+        keeps_read: bool,
+        keeps_write: bool,
+        fx: &mut Effects,
+    ) -> (Need, Option<Instant>) {
+        let is_due = self.poll_timeout().is_some_and(|at| at <= now());
+        // Before time is up for anything, what has come in by now counts.
+        if keeps_read || is_due || self.is_closing() {
+            self.take_in(fx);
+        }
+        self.handle_timeout(fx);
+        if keeps_write || self.session.owes(now()) || self.is_closing() {
+            let before = self.unsent();
+            let _ = self.hand_over_and_flush(fx);
+            fx.wake_writer |= self.unsent() != before;
+        }
+        self.finish(fx);
+        self.keeper_comes = self.poll_timeout();
+        (self.need(), self.keeper_comes)
+    }
+
+    /// Whether something is due before the keeper comes again by itself.
+    pub(super) fn is_due_before_keeper(&self) -> bool {
+        match (self.poll_timeout(), self.keeper_comes) {
+            (Some(due), Some(comes)) => due < comes,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
     }
 
     // The end.
 
-    /// Ends the session, unless it is over already.
+    /// Ends the session at once, unless it is over already.
     pub(super) fn close(&mut self, reason: CloseReason, fx: &mut Effects) {
-        if !matches!(self.session.phase(), Phase::Closed(_)) {
-            self.session.close(reason);
-            self.drop_link(fx);
-        }
+        self.session.close(reason);
+        self.look(fx);
     }
 
-    /// Carries a session whose transport was dropped towards its end.
-    pub(super) fn finish(&mut self, cx: &mut Context<'_>, fx: &mut Effects) {
-        if let Closing::No = self.closing
-            && self.session.is_handed_over()
-            && !self.unflushed
-        {
+    /// Ends the session with an error at both ends.
+    pub(super) fn reset(&mut self, code: u32, fx: &mut Effects) {
+        self.session.reset(code, now());
+        fx.wake_keeper = true;
+        self.look(fx);
+    }
+
+    pub(super) fn drop_transport(&mut self, fx: &mut Effects) {
+        self.session.drop_transport(now());
+        fx.wake_keeper = true;
+        self.look(fx);
+    }
+
+    /// Whether the newest link is to be closed in order, or is being closed.
+    fn is_closing(&self) -> bool {
+        self.closing != Closing::No || self.session.wants_close()
+    }
+
+    /// Closes in order a link that has had everything.
+    fn finish(&mut self, fx: &mut Effects) {
+        if self.closing == Closing::No && self.session.wants_close() && !self.unflushed {
             self.closing = Closing::Shutting;
         }
-        if let (Closing::Shutting, Some(link)) = (self.closing, &mut self.link) {
-            match Pin::new(link).poll_shutdown(cx) {
+        if let (Closing::Shutting, Some(attached)) = (self.closing, &mut self.link) {
+            match Pin::new(&mut attached.link).poll_shutdown(&mut self.wakers.write()) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
-                    self.closing = Closing::Discarding(now() + self.patience);
+                    self.closing = Closing::Discarding;
+                    self.close_by = Some(now() + self.patience);
                 }
-                Poll::Ready(Err(error)) => self.link_failed(&error, fx),
+                Poll::Ready(Err(error)) => {
+                    let id = attached.id;
+                    self.link_failed(id, &error, fx);
+                }
             }
         }
     }
 
-    /// The link of a session whose transport was dropped has had everything and has ended.
-    fn link_closed(&mut self, fx: &mut Effects) {
-        match self.session.role() {
-            Role::Client => self.session.close(CloseReason::Local),
-            // The session stays a while for a peer that has not had everything after all.
-            Role::Server => self.session.detach(now()),
-        }
-        self.drop_link(fx);
-    }
-
     // What time does.
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let session = self.session.poll_timeout();
-        match self.closing {
-            Closing::Discarding(until) => Some(session.map_or(until, |at| at.min(until))),
-            Closing::No | Closing::Shutting => session,
-        }
+    fn poll_timeout(&self) -> Option<Instant> {
+        let times = [self.session.poll_timeout(), self.close_by];
+        times.into_iter().flatten().min()
     }
 
-    pub(super) fn handle_timeout(&mut self, fx: &mut Effects) {
+    fn handle_timeout(&mut self, fx: &mut Effects) {
         let now = now();
-        if let Closing::Discarding(until) = self.closing
-            && until <= now
-        {
-            self.link_closed(fx);
+        if self.close_by.is_some_and(|at| at <= now) {
+            self.close_by = None;
+            self.session.link_closed(now);
         }
-        let was_over = self.is_over();
         if self.session.handle_timeout(now) && self.probe.is_none() {
             tracing::debug!(session = %self.id.short(), "the peer is silent");
             self.probe = Some(Probe::Doubt);
         }
-        if self.is_over() && !was_over {
-            self.drop_link(fx);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.session.phase(), Phase::Closed(_))
+        self.look(fx);
     }
 
     // What a resume does.
 
     pub(super) fn need(&self) -> Need {
         match (self.session.phase(), self.session.role()) {
-            (Phase::Closed(_), _) => Need::End,
+            (Phase::Closed(_), _) if self.link.is_none() => Need::End,
+            (Phase::Closed(_), _) | (_, Role::Server) => Need::Nothing,
+            _ if self.session.is_switching() => Need::Nothing,
             (Phase::Detached(_), Role::Client) => Need::Link,
             (Phase::Attached, Role::Client) if self.probe.is_some() => Need::Link,
-            (Phase::Attached | Phase::Detached(_), _) => Need::Nothing,
+            (Phase::Attached, Role::Client) => Need::Nothing,
         }
+    }
+
+    /// An attempt to resume begins.
+    pub(super) fn begin_attempt(&mut self, fx: &mut Effects) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.seen = self.state();
+        fx.publish = true;
     }
 
     /// The user wants a new link though there may be one, and `done` to be told when it carries the session.
     pub(super) fn migrate(&mut self, done: Migration, fx: &mut Effects) {
-        if let Phase::Closed(reason) = self.session.phase() {
+        if let Some(reason) = self.session.verdict() {
             fx.migrated.push((done, Err(Error::Closed(reason))));
             return;
         }
@@ -447,11 +587,12 @@ impl SessionIo {
     /// The link may be dead, though it looks alive.
     pub(super) fn doubt(&mut self, fx: &mut Effects) {
         self.probe = self.probe.or(Some(Probe::Doubt));
+        self.session.probe();
         fx.wake_keeper = true;
     }
 
-    /// A new link could not be dialled. A migration ends with that, if the old link still serves.
-    pub(super) fn dial_failed(&mut self, error: BoxError, fx: &mut Effects) {
+    /// An attempt to get a new link has failed. A migration ends with that, if the old link still serves.
+    pub(super) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
         if self.session.phase() != Phase::Attached || self.probe != Some(Probe::Asked) {
             return;
         }
@@ -459,46 +600,42 @@ impl SessionIo {
         let text = error.to_string();
         let mut error = Some(error);
         for waiting in self.migrations.drain(..) {
-            let error = error.take().unwrap_or_else(|| text.as_str().into());
-            fx.migrated.push((waiting, Err(Error::Dial(error))));
+            let error = error
+                .take()
+                .unwrap_or_else(|| Error::Dial(text.as_str().into()));
+            fx.migrated.push((waiting, Err(error)));
         }
     }
 
-    /// Closes the old link, whose cursors are final from here on, and says what to ask for on the new one; `None` if none is wanted
-    /// any more.
-    pub(super) fn begin_resume(&mut self, fx: &mut Effects) -> Option<(Opened, Counts)> {
+    /// A link is about to be replaced by one that cannot be used beside it: drops it, unless no new one is wanted any more. Returns
+    /// whether one is.
+    pub(super) fn break_before_make(&mut self, fx: &mut Effects) -> bool {
         if self.need() != Need::Link {
-            return None;
+            return false;
         }
-        if self.link.is_some() {
-            let attempt = self.attempt;
-            self.session.detach(now());
-            self.drop_link(fx);
-            self.attempt = attempt;
+        let attempt = self.attempt;
+        if let AnySession::Snet(session) = &mut self.session {
+            session.detach(now());
         }
-        Some((self.session.opened().clone(), self.session.counts()))
+        self.look(fx);
+        self.attempt = attempt;
+        self.seen = self.state();
+        true
     }
 
-    /// [`Session::attach`], with the link.
-    pub(super) fn attach(
-        &mut self,
-        link: BoxLink,
-        request: u64,
-        peer: Counts,
-        stated: u64,
-        fx: &mut Effects,
-    ) -> Result<(), ResumeError> {
-        if let Err(error) = self.session.attach(request, peer, stated, now()) {
-            fx.old_link = Some(link);
-            return Err(error);
+    /// Puts the link to the session that has just attached it, as `id`.
+    pub(super) fn put(&mut self, id: LinkId, link: BoxLink, fx: &mut Effects) {
+        tracing::debug!(session = %self.id.short(), link = id, "a link is attached");
+        fx.old_links.extend(self.previous.take().map(|attached| attached.link));
+        self.previous = self.link.replace(Attached { id, link });
+        self.unflushed = false;
+        self.closing = Closing::No;
+        self.close_by = None;
+        self.look(fx);
+        if !self.session.is_switching() {
+            self.attached(fx);
         }
-        tracing::debug!(session = %self.id.short(), request, "a link is attached");
-        self.drop_link(fx);
-        self.link = Some(link);
-        for waiting in self.migrations.drain(..) {
-            fx.migrated.push((waiting, Ok(())));
-        }
-        Ok(())
+        fx.phase_changed();
     }
 }
 

@@ -3,24 +3,27 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
+    any_session::AnySession,
     effects::Effects,
     link::BoxLink,
-    session_io::{Need, SessionIo, now},
-    state::{LinkState, SessionId, Stats},
+    random,
+    session_io::{Need, SessionIo, Wakers, now},
+    state::{LinkState, SessionId},
     wakers::{Direction, KeeperWaker, Left, lock},
 };
 use crate::{
-    error::{BoxError, CloseReason, Error, ResumeError},
+    error::{CloseReason, Error, ResumeError},
     protocol::{
-        Role, Session,
-        snet::{Counts, Opened, SessionKey},
+        LinkId, Role, Stats,
+        native::{self, ClientResume, Reject, SessionSecret, Tombstone},
+        snet::{self, Counts, SessionKey},
     },
 };
 
@@ -31,13 +34,13 @@ use crate::{
 pub(crate) struct Shared {
     id: SessionId,
     role: Role,
-    peer_addr: Option<SocketAddr>,
+    protocol: &'static str,
+    opened: Instant,
+    /// Where the newest link comes from, if that is known.
+    peer_addr: Mutex<Option<SocketAddr>>,
     io: Mutex<SessionIo>,
     read: Arc<Direction>,
     write: Arc<Direction>,
-    /// The wakers the link is polled with: `read` and `write`.
-    read_waker: Waker,
-    write_waker: Waker,
     keeper: Arc<KeeperWaker>,
     state: watch::Sender<LinkState>,
     /// Set off when the network has changed.
@@ -47,24 +50,28 @@ pub(crate) struct Shared {
 impl Shared {
     /// `patience` is how long the closing of a link may take.
     pub(crate) fn new(
-        session: Session,
+        session: impl Into<AnySession>,
         patience: Duration,
         peer_addr: Option<SocketAddr>,
     ) -> Arc<Self> {
+        let session = session.into();
         let keeper = Arc::new(KeeperWaker::default());
         let read = Direction::new(keeper.clone());
         let write = Direction::new(keeper.clone());
-        let id = SessionId::snet(session.opened().id);
-        let role = session.role();
-        let io = SessionIo::new(session, id, patience);
+        let wakers = Wakers {
+            read: read.clone().into(),
+            write: write.clone().into(),
+        };
+        let (id, role, protocol) = (session.id(), session.role(), session.protocol());
+        let io = SessionIo::new(session, wakers, patience);
         Arc::new(Self {
             id,
             role,
-            peer_addr,
+            protocol,
+            opened: now(),
+            peer_addr: Mutex::new(peer_addr),
             state: watch::Sender::new(io.state()),
             io: Mutex::new(io),
-            read_waker: read.clone().into(),
-            write_waker: write.clone().into(),
             read,
             write,
             keeper,
@@ -76,8 +83,21 @@ impl Shared {
         self.id
     }
 
-    pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
-        self.peer_addr
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn protocol(&self) -> &'static str {
+        self.protocol
+    }
+
+    /// When the session was opened.
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        *lock(&self.peer_addr)
     }
 
     pub(super) fn watch(&self) -> &watch::Sender<LinkState> {
@@ -94,7 +114,7 @@ impl Shared {
 
     fn carry_out(&self, fx: Effects) {
         // First: a client asks for its resume only when the old link is closed.
-        drop(fx.old_link);
+        drop(fx.old_links);
         if fx.publish {
             // The state is read anew under the watch's lock, so that whoever comes last publishes the newest.
             self.state.send_if_modified(|published| {
@@ -126,21 +146,27 @@ impl Shared {
         &self,
         direction: Way,
         cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut SessionIo, &mut Context<'_>, &mut Effects) -> Poll<R>,
+        mut poll: impl FnMut(&mut SessionIo, &mut Effects) -> Poll<R>,
     ) -> Poll<R> {
-        let (slot, waker) = match direction {
-            Way::In => (&self.read, &self.read_waker),
-            Way::Out => (&self.write, &self.write_waker),
+        let slot = match direction {
+            Way::In => &self.read,
+            Way::Out => &self.write,
         };
         slot.enter(cx.waker());
         let (result, left) = self.with(|io, fx| {
-            let result = poll(io, &mut Context::from_waker(waker), fx);
+            let mut result = poll(io, fx);
+            if result.is_pending() && fx.heard {
+                self.read.listen(cx.waker());
+                // The other direction may have moved before it knew whom to wake.
+                result = poll(io, fx);
+            }
             let left = match (&result, direction) {
                 (Poll::Pending, _) => Left::Waiting,
                 (Poll::Ready(_), Way::In) => Left::Served,
-                (Poll::Ready(_), Way::Out) if io.session.backlog() > 0 => Left::Unfinished,
+                (Poll::Ready(_), Way::Out) if !io.session.is_flushed() => Left::Unfinished,
                 (Poll::Ready(_), Way::Out) => Left::Finished,
             };
+            fx.wake_keeper |= io.is_due_before_keeper();
             (result, left)
         });
         slot.leave(left);
@@ -148,23 +174,20 @@ impl Shared {
     }
 
     pub(super) fn drop_transport(&self) {
-        self.with(|io, _| io.session.drop_transport(now()));
+        self.with(SessionIo::drop_transport);
         self.read.abandon();
         self.write.abandon();
     }
 
     // For the handle.
 
-    pub(super) fn stats(&self) -> Stats {
-        let io = lock(&self.io);
-        let counts = io.session.counts();
-        Stats {
-            sent: counts.sent,
-            received: counts.received,
-            replayed: io.session.replayed(),
-            resumes: io.session.resumes(),
-            unacknowledged: io.session.unacknowledged(),
-        }
+    pub(crate) fn stats(&self) -> Stats {
+        lock(&self.io).session.stats()
+    }
+
+    /// Ends the session with an error at both ends.
+    pub(crate) fn reset(&self, code: u32) {
+        self.with(|io, fx| io.reset(code, fx));
     }
 
     pub(super) fn migrate(&self) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
@@ -189,23 +212,7 @@ impl Shared {
     pub(super) fn keep(&self, cx: &Context<'_>) -> (Need, Option<Instant>) {
         self.keeper.register(cx.waker());
         let (keeps_read, keeps_write) = (self.read.is_keepers_turn(), self.write.is_keepers_turn());
-        self.with(|io, fx| {
-            io.handle_timeout(fx);
-            let read_cx = &mut Context::from_waker(&self.read_waker);
-            let write_cx = &mut Context::from_waker(&self.write_waker);
-            if keeps_write {
-                let before = io.unsent();
-                let _ = io.hand_over_and_flush(write_cx, fx);
-                fx.wake_writer |= io.unsent() != before;
-            }
-            if keeps_read {
-                io.take_in(read_cx, fx);
-            }
-            if io.session.is_dropped() {
-                io.finish(write_cx, fx);
-            }
-            (io.need(), io.poll_timeout())
-        })
+        self.with(|io, fx| io.keep(keeps_read, keeps_write, fx))
     }
 
     /// Whether a turn of the application is to be watched.
@@ -239,15 +246,12 @@ impl Shared {
 
     /// An attempt to resume begins.
     pub(crate) fn begin_attempt(&self) {
-        self.with(|io, fx| {
-            io.attempt = io.attempt.saturating_add(1);
-            fx.publish = true;
-        });
+        self.with(SessionIo::begin_attempt);
     }
 
-    /// See [`SessionIo::dial_failed`].
-    pub(crate) fn dial_failed(&self, error: BoxError) {
-        self.with(|io, fx| io.dial_failed(error, fx));
+    /// See [`SessionIo::attempt_failed`].
+    pub(crate) fn attempt_failed(&self, error: Error) {
+        self.with(|io, fx| io.attempt_failed(error, fx));
     }
 
     /// Whether a new link is wanted.
@@ -255,51 +259,188 @@ impl Shared {
         lock(&self.io).need() == Need::Link
     }
 
-    /// See [`SessionIo::begin_resume`].
-    pub(crate) fn begin_resume(&self) -> Option<(Opened, Counts)> {
-        self.with(SessionIo::begin_resume)
+    /// How many bytes have been received.
+    pub(crate) fn received(&self) -> u64 {
+        self.stats().received
     }
 
-    /// Whether the session can go on with a server that counts like this. Ends it if it never can.
-    pub(crate) fn check(&self, peer: Counts) -> Result<(), ResumeError> {
-        self.with(|io, fx| {
-            let verdict = io.session.check(peer);
-            if verdict == Err(ResumeError::Gap) {
-                io.close(CloseReason::Gap, fx);
+    /// How many bytes the peer is known to have received.
+    pub(crate) fn delivered(&self) -> u64 {
+        let stats = self.stats();
+        stats.sent - stats.unacknowledged
+    }
+
+    /// Runs `change` on a session that speaks snet.
+    fn with_snet<R>(
+        &self,
+        change: impl FnOnce(&mut snet::SnetSession) -> R,
+    ) -> Result<R, ResumeError> {
+        self.with(|io, fx| match &mut io.session {
+            AnySession::Snet(session) => {
+                let result = change(session);
+                io.look(fx);
+                Ok(result)
             }
-            verdict
+            AnySession::Native(_) => Err(ResumeError::Unknown),
         })
     }
 
-    /// The server says that the session cannot be resumed.
-    pub(crate) fn refused(&self) {
-        self.close(CloseReason::Refused);
+    /// Runs `change` on a session that speaks native.
+    fn with_native<R>(
+        &self,
+        change: impl FnOnce(&mut native::NativeSession) -> R,
+    ) -> Result<R, ResumeError> {
+        self.with(|io, fx| match &mut io.session {
+            AnySession::Native(session) => {
+                let result = change(session);
+                io.look(fx);
+                Ok(result)
+            }
+            AnySession::Snet(_) => Err(ResumeError::Unknown),
+        })
     }
 
-    /// How many bytes have been received.
-    pub(crate) fn received(&self) -> u64 {
-        lock(&self.io).session.counts().received
+    /// Gives `link` to the session if it [attaches](snet::SnetSession::attach) it.
+    fn put(
+        &self,
+        link: BoxLink,
+        attach: impl FnOnce(&mut AnySession) -> Result<LinkId, ResumeError>,
+    ) -> Result<(), (ResumeError, BoxLink)> {
+        self.with(|io, fx| match attach(&mut io.session) {
+            Ok(id) => {
+                io.put(id, link, fx);
+                Ok(())
+            }
+            Err(error) => {
+                io.look(fx);
+                Err((error, link))
+            }
+        })
+    }
+
+    /// Closes the old link, whose cursors are final from here on, and says what to ask for on the new one; `None` if none is wanted
+    /// any more.
+    pub(crate) fn begin_snet_resume(&self) -> Option<(snet::Opened, Counts)> {
+        if !self.with(SessionIo::break_before_make) {
+            return None;
+        }
+        self.with_snet(|session| (session.opened().clone(), session.counts()))
+            .ok()
+    }
+
+    /// Whether the session can go on with a server that counts like this. Ends it if it never can.
+    pub(crate) fn check_snet(&self, peer: Counts) -> Result<(), ResumeError> {
+        let verdict = self.with_snet(|session| session.check(peer))?;
+        if verdict == Err(ResumeError::Gap) {
+            self.close(CloseReason::Gap);
+        }
+        verdict
     }
 
     /// The key that a peer proves to know.
-    pub(crate) fn key(&self) -> SessionKey {
-        lock(&self.io).session.opened().key.clone()
+    pub(crate) fn snet_key(&self) -> Result<SessionKey, ResumeError> {
+        self.with_snet(|session| session.opened().key.clone())
     }
 
-    /// See [`Session::answer`].
-    pub(crate) fn answer(&self, peer: Counts) -> Result<Counts, ResumeError> {
-        lock(&self.io).session.answer(peer)
+    /// See [`snet::SnetSession::answer`].
+    pub(crate) fn answer_snet(&self, peer: Counts) -> Result<Counts, ResumeError> {
+        self.with_snet(|session| session.answer(peer))?
     }
 
-    /// See [`Session::attach`].
-    pub(crate) fn attach(
+    /// See [`snet::SnetSession::attach`].
+    pub(crate) fn attach_snet(
         &self,
         link: BoxLink,
         request: u64,
         peer: Counts,
         stated: u64,
     ) -> Result<(), ResumeError> {
-        self.with(|io, fx| io.attach(link, request, peer, stated, fx))
+        self.put(link, |session| match session {
+            AnySession::Snet(session) => session
+                .attach(request, peer, stated, now())
+                .map(|()| request),
+            AnySession::Native(_) => Err(ResumeError::Unknown),
+        })
+        .map_err(|(error, _)| error)
+    }
+
+    /// What a client asks for on a new link; `None` if none is wanted any more.
+    pub(crate) fn begin_native_resume(&self) -> Result<Option<ClientResume>, Error> {
+        if !self.wants_link() {
+            return Ok(None);
+        }
+        let nonce = random::bytes()?;
+        Ok(self.with_native(|session| session.resume(nonce))?)
+    }
+
+    /// See [`native::NativeSession::attach_opened`].
+    pub(crate) fn attach_opened(&self, link: BoxLink, confirm: [u8; native::CONFIRM_LEN]) -> Result<(), ResumeError> {
+        self.put(link, |session| match session {
+            AnySession::Native(session) => {
+                session.attach_opened(confirm, now());
+                Ok(0)
+            }
+            AnySession::Snet(_) => Err(ResumeError::Unknown),
+        })
+        .map_err(|(error, _)| error)
+    }
+
+    /// See [`native::NativeSession::attach_resumed`].
+    pub(crate) fn attach_resumed(
+        &self,
+        link: BoxLink,
+        resume: &ClientResume,
+    ) -> Result<(), ResumeError> {
+        self.put(link, |session| match session {
+            AnySession::Native(session) => session.attach_resumed(resume, now()),
+            AnySession::Snet(_) => Err(ResumeError::Unknown),
+        })
+        .map_err(|(error, _)| error)
+    }
+
+    /// See [`native::NativeSession::rejected`].
+    pub(crate) fn rejected(&self, reject: Reject) -> Result<(), ResumeError> {
+        self.with_native(|session| session.rejected(reject, now()))
+    }
+
+    /// When a server that put this client off wants to be asked again.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.with_native(|session| session.retry_at()).ok()?
+    }
+
+    /// The secret that a peer proves to know.
+    pub(crate) fn native_secret(&self) -> Result<SessionSecret, ResumeError> {
+        self.with_native(|session| session.identity().secret.clone())
+    }
+
+    /// See [`native::NativeSession::answer`].
+    pub(crate) fn answer_native(&self, attempt: u32) -> Result<u64, ResumeError> {
+        self.with_native(|session| session.answer(attempt))?
+    }
+
+    /// See [`native::NativeSession::attach`]. The link comes back if the session does not take it.
+    pub(crate) fn attach_native(
+        &self,
+        link: BoxLink,
+        attempt: u32,
+        received: u64,
+    ) -> Result<(), (ResumeError, BoxLink)> {
+        self.put(link, |session| match session {
+            AnySession::Native(session) => session
+                .attach(attempt, received, now())
+                .map(|()| LinkId::from(attempt)),
+            AnySession::Snet(_) => Err(ResumeError::Unknown),
+        })
+    }
+
+    /// See [`native::NativeSession::tombstone`].
+    pub(crate) fn tombstone(&self) -> Option<Tombstone> {
+        self.with_native(|session| session.tombstone()).ok()?
+    }
+
+    /// The peer's newest link comes from there.
+    pub(crate) fn came_from(&self, peer_addr: Option<SocketAddr>) {
+        *lock(&self.peer_addr) = peer_addr;
     }
 }
 

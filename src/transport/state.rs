@@ -6,11 +6,16 @@ use crate::error::CloseReason;
 
 /// A session's name, the same at both ends. It is no secret, and no proof of anything.
 ///
-/// An snet session's id is its 8-byte connection id, big-endian, and 8 zero bytes. It displays as hexadecimal digits.
+/// A native session's is the 16 random bytes its server drew; an snet session's is its 8-byte connection id, big-endian, and 8 zero
+/// bytes. It displays as hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
+    pub(crate) fn native(id: [u8; 16]) -> Self {
+        Self(id)
+    }
+
     pub(crate) fn snet(id: u64) -> Self {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&id.to_be_bytes());
@@ -60,20 +65,4 @@ pub enum LinkState {
     },
     /// The session is over.
     Closed(CloseReason),
-}
-
-/// What a session has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Bytes the application has written.
-    pub sent: u64,
-    /// Bytes received from the peer, read by the application or not.
-    pub received: u64,
-    /// Bytes sent again because a link was lost.
-    pub replayed: u64,
-    /// Links attached after the first.
-    pub resumes: u64,
-    /// Bytes sent that the peer may not have received yet, for all this end knows.
-    pub unacknowledged: u64,
 }

@@ -84,6 +84,8 @@ struct Slot {
     applications_turn: bool,
     /// Whether the turn has begun, or the application has polled, since the keeper last looked.
     fresh: bool,
+    /// A task of the application that waits on the other side for what this direction brings.
+    listener: Option<Waker>,
 }
 
 impl Slot {
@@ -201,6 +203,19 @@ impl Direction {
         true
     }
 
+    /// A task that waits on the other side is to be woken as well when the direction moves. It then polls the link in this direction
+    /// itself; if it has gone, others do, after the grace at the latest.
+    pub(super) fn listen(&self, waker: &Waker) {
+        let old = {
+            let mut slot = lock(&self.slot);
+            match &slot.listener {
+                Some(current) if current.will_wake(waker) => None,
+                _ => slot.listener.replace(waker.clone()),
+            }
+        };
+        drop(old);
+    }
+
     /// Whether it is for the keeper to poll the link: no task of the application waits or is about to poll.
     pub(super) fn is_keepers_turn(&self) -> bool {
         let slot = lock(&self.slot);
@@ -231,6 +246,10 @@ impl Wake for Direction {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        let listener = lock(&self.slot).listener.take();
+        if let Some(listener) = listener {
+            listener.wake();
+        }
         if !self.wake_application() {
             self.keeper.wake();
         }

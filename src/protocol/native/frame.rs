@@ -4,9 +4,8 @@ use std::{fmt, time::Duration};
 
 use super::{
     bytes::{HEADER_LEN, Reader, Writer, header},
-    codes::{Reject, RejectCode},
 };
-use crate::error::ProtocolError;
+use crate::error::{ProtocolError, RejectCode};
 
 /// The most bytes one DATA frame carries.
 pub const MAX_DATA: usize = 65_536;
@@ -117,6 +116,16 @@ impl Frame {
                 .u32(millis(reject.retry_after)),
         }
     }
+}
+
+/// What a server says in place of going on with a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Why.
+    pub code: RejectCode,
+    /// How long the client should wait before it tries again, if that can help; 0 leaves it to the client. On the wire it is in whole
+    /// milliseconds, 2^32 − 1 of them at most.
+    pub retry_after: Duration,
 }
 
 /// Whole milliseconds, as many as 32 bits hold at most.

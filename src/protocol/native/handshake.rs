@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::{
     Id, Nonce, Opened, SessionSecret,
     bytes::{HEADER_LEN, header},
-    codes::{Reject, RejectCode},
-    frame::{CONFIRM, Frame, OPEN, OPENED, REJECT, REJECT_LEN, RESUME, RESUMED, misplaced},
+    frame::{CONFIRM, Frame, OPEN, OPENED, REJECT, REJECT_LEN, RESUME, RESUMED, Reject, misplaced},
     message::{
         CONFIRM_LEN, Confirm, OPEN_PAYLOAD, OPENED_PAYLOAD, Open, RESUME_PAYLOAD, RESUMED_PAYLOAD,
         Resume, Resumed,
@@ -15,7 +14,7 @@ use super::{
     proof::{Attempt, Claim, NO_HANDSHAKE_HASH},
 };
 use crate::{
-    error::{HandshakeError, ProtocolError},
+    error::{HandshakeError, ProtocolError, RejectCode},
     protocol::handshake::{Handshake, Wire},
 };
 

@@ -5,22 +5,25 @@
 //! and resuming take one round trip. From then on each direction of the link is [`Frame`]s, which a [`Decoder`] takes apart.
 
 mod bytes;
-mod codes;
 mod frame;
 mod handshake;
+mod link;
 mod message;
 mod prelude;
 mod proof;
+mod session;
 
 use std::{fmt, time::Duration};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-pub use codes::{Reject, RejectCode, reset};
-pub use frame::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA};
+pub use frame::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA, Reject};
 pub use handshake::{Answer, ClientOpen, ClientResume, Hello, ServerHandshake};
 pub use message::CONFIRM_LEN;
 pub use prelude::{Kind, PRELUDE_LEN, Prelude, security, suite};
+pub use session::{Identity, NativeSession, Settings, Tombstone};
+
+pub use crate::error::{RejectCode, reset};
 
 /// The random name of a session.
 pub type Id = [u8; 16];

@@ -4,6 +4,7 @@ mod cipher;
 mod dh64;
 mod handshake;
 mod message;
+mod session;
 
 use std::fmt;
 
@@ -14,6 +15,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub use cipher::{CipherChoice, Direction, StreamCipher};
 pub use dh64::{KeyAgreement, PrivateKey, PublicKey};
 pub use handshake::{ClientOpen, ClientResume, Hello, Opened, ServerHandshake};
+pub use session::{Settings, SnetSession};
+
 pub use message::{Challenge, Counts, Proof, ResumeReply, ResumeRequest};
 
 /// The 8 bytes of the Diffie-Hellman secret, which every later proof and keystream hangs on.

@@ -1,16 +1,6 @@
-//! Why a link or a session is turned away or ended, as it stands on the wire (`docs/PROTOCOL.md`, "Rejects", "Ending").
+//! Why a server turns a client away (`docs/PROTOCOL.md`, "Rejects").
 
-use std::{fmt, time::Duration};
-
-/// What a server says in place of going on with a handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reject {
-    /// Why.
-    pub code: RejectCode,
-    /// How long the client should wait before it tries again, if that can help; 0 leaves it to the client. On the wire it is in whole
-    /// milliseconds, 2^32 − 1 of them at most.
-    pub retry_after: Duration,
-}
+use std::fmt;
 
 /// Why a server turns a client away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,23 +97,6 @@ impl fmt::Display for RejectCode {
             Self::Other(code) => return write!(f, "a reason without a name, code {code}"),
         })
     }
-}
-
-/// The codes of a RESET. 0 is a clean end, 1 to [`APPLICATION_MAX`](reset::APPLICATION_MAX) are the application's, and those above
-/// are the transport's own.
-pub mod reset {
-    /// Both directions ended in order.
-    pub const CLEAN: u32 = 0;
-    /// The greatest code an application may give.
-    pub const APPLICATION_MAX: u32 = 0xffff_feff;
-    /// The transport was dropped with bytes unread.
-    pub const DROPPED_UNREAD: u32 = 0xffff_ff01;
-    /// The transport was dropped, and what it had written was not acknowledged within its linger time.
-    pub const LINGER: u32 = 0xffff_ff02;
-    /// The server is being shut down.
-    pub const SHUTTING_DOWN: u32 = 0xffff_ff03;
-    /// One end can go on no more: its runtime stopped, or something went wrong inside.
-    pub const ABANDONED: u32 = 0xffff_ff04;
 }
 
 #[cfg(test)]

@@ -485,11 +485,11 @@ mod tests {
         ]
     }
 
+    /// The frames and the payload; or the frames up to what is wrong.
+    type Decoded = Result<(Vec<Frame>, Vec<u8>), (Vec<Frame>, ProtocolError)>;
+
     /// Decodes the pieces of `wire` between `cuts`, holding the decoder to what it says of itself.
-    fn decode(
-        wire: &[u8],
-        cuts: &[usize],
-    ) -> Result<(Vec<Frame>, Vec<u8>), (Vec<Frame>, ProtocolError)> {
+    fn decode(wire: &[u8], cuts: &[usize]) -> Decoded {
         let mut decoder = Decoder::new();
         let mut frames = Vec::new();
         let mut payloads = Vec::new();

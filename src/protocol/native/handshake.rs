@@ -550,3 +550,6 @@ impl Handshake for ServerHandshake {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests;

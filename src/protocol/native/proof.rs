@@ -100,3 +100,106 @@ impl Attempt {
         mac
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H: HandshakeHash = [9; 32];
+
+    fn secret() -> SessionSecret {
+        SessionSecret::new(std::array::from_fn(|at| at as u8))
+    }
+
+    fn resume() -> Attempt {
+        Attempt {
+            id: std::array::from_fn(|at| 0x40 + at as u8),
+            number: 3,
+            client_nonce: [0xc1; 16],
+            server_nonce: [0x5e; 16],
+        }
+    }
+
+    const RESUMED: Claim = Claim::Resumed {
+        client: 1000,
+        server: 2000,
+    };
+    const CONFIRM: Claim = Claim::Confirm {
+        client: 1000,
+        server: 2000,
+        switching: 1500,
+    };
+
+    /// By Python's `hmac`.
+    #[test]
+    fn proofs_are_those_of_another_implementation() {
+        let opening = Attempt::opening(resume().id);
+        let rows = [
+            (
+                opening.prove(Claim::Opening, &NO_HANDSHAKE_HASH, &secret()),
+                "0d46faea39de57d2775e0e2f3c123acaff57f48b52726aff2fa54309d22965f7",
+            ),
+            (
+                resume().prove(RESUMED, &NO_HANDSHAKE_HASH, &secret()),
+                "cadd798973d2f5fad0a70930d0264960c626a5ac4b5a2a125a704ed0e183be32",
+            ),
+            (
+                resume().prove(CONFIRM, &NO_HANDSHAKE_HASH, &secret()),
+                "bd8a64189b7ff870c5e6e815e2d206c322f55b16a4a6a4b29ee753feb0750766",
+            ),
+            (
+                resume().prove(CONFIRM, &H, &secret()),
+                "1092967db89d74051e306e60f44f2e8faf555618082efa1097a9bd272042ccc3",
+            ),
+        ];
+        for (proof, expected) in rows {
+            let hex: String = proof.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected);
+        }
+    }
+
+    #[test]
+    fn a_proof_holds_for_what_it_was_made_of_and_for_nothing_else() {
+        let attempt = resume();
+        let proof = attempt.prove(CONFIRM, &H, &secret());
+        assert!(attempt.verify(CONFIRM, &H, &secret(), &proof));
+
+        let claims = [
+            RESUMED,
+            Claim::Opening,
+            Claim::Confirm {
+                client: 1001,
+                server: 2000,
+                switching: 1500,
+            },
+            Claim::Confirm {
+                client: 1000,
+                server: 2001,
+                switching: 1500,
+            },
+            Claim::Confirm {
+                client: 1000,
+                server: 2000,
+                switching: 1501,
+            },
+        ];
+        for claim in claims {
+            assert!(!attempt.verify(claim, &H, &secret(), &proof), "{claim:?}");
+        }
+        let mut others = [attempt; 4];
+        others[0].id[15] ^= 1;
+        others[1].number += 1;
+        others[2].client_nonce[0] ^= 1;
+        others[3].server_nonce[15] ^= 0x80;
+        for other in others {
+            assert!(!other.verify(CONFIRM, &H, &secret(), &proof), "{other:?}");
+        }
+        assert!(!attempt.verify(CONFIRM, &NO_HANDSHAKE_HASH, &secret(), &proof));
+        assert!(!attempt.verify(CONFIRM, &H, &SessionSecret::new([0; 32]), &proof));
+        for at in 0..PROOF_LEN {
+            let mut wrong = proof;
+            wrong[at] ^= 1;
+            assert!(!attempt.verify(CONFIRM, &H, &secret(), &wrong), "byte {at}");
+        }
+    }
+}

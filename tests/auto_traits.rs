@@ -4,11 +4,11 @@
 use unbroken::{
     BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, ResumeError,
     protocol::{
-        Arrived, Phase, ReplayBuffer, Role, Session, Settings,
+        Arrived, Phase, ReplayBuffer, Role, ServerHandshake, Session, Settings, native,
         snet::{
             Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Direction, Hello,
             KeyAgreement, Opened, PrivateKey, Proof, PublicKey, ResumeReply, ResumeRequest,
-            ServerHandshake, SessionKey, StreamCipher,
+            SessionKey, StreamCipher,
         },
     },
 };
@@ -45,9 +45,29 @@ fn errors_are_send_sync_unpin_and_static() {
 fn the_core_is_send_sync_unpin_and_static() {
     assert_all!(Arrived, Phase, ReplayBuffer, Role, Settings);
     assert_all!(Challenge, CipherChoice, Counts, Direction, Hello);
-    assert_all!(ClientOpen, ClientResume, ServerHandshake, Opened);
+    assert_all!(ServerHandshake);
+    assert_all!(ClientOpen, ClientResume, Opened);
     assert_all!(KeyAgreement, PrivateKey, PublicKey, SessionKey);
     assert_all!(Proof, ResumeReply, ResumeRequest);
+}
+
+#[test]
+fn the_native_wire_is_send_sync_unpin_and_static() {
+    use native::{
+        Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Item, Kind, Opened, Prelude,
+        Reject, RejectCode, SessionSecret,
+    };
+
+    assert_all!(
+        Answer,
+        ClientOpen,
+        ClientResume,
+        Hello,
+        Opened,
+        SessionSecret
+    );
+    assert_all!(Decoder, Frame, Head, Item, Reject, RejectCode);
+    assert_all!(Kind, Prelude);
 }
 
 /// It holds ciphers, which need not be `Sync`: each has one user.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroize;
 
+use super::{native, snet};
 use crate::error::HandshakeError;
 
 /// The most bytes a machine transmits or receives before the other side has the word: native's OPENED.
@@ -28,6 +29,76 @@ pub trait Handshake {
     ///
     /// What the peer did wrong; the link is to be closed.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError>;
+}
+
+/// A server on a new link, whichever protocol the client speaks: the first byte tells.
+///
+/// It is carried on until it is one of the two, which the driver takes out and asks for its `hello`. Until then it wants no byte beyond
+/// the shortest first message.
+#[derive(Debug)]
+pub enum ServerHandshake {
+    /// The client has said nothing yet.
+    Silent {
+        /// Whether a client may speak snet.
+        accepts_snet: bool,
+    },
+    /// The client speaks snet.
+    Snet(snet::ServerHandshake),
+    /// The client speaks the native protocol.
+    Native(native::ServerHandshake),
+}
+
+impl ServerHandshake {
+    /// Waits for a client's first byte, which is native's; or snet's too, if that is accepted.
+    pub fn new(accepts_snet: bool) -> Self {
+        Self::Silent { accepts_snet }
+    }
+}
+
+impl Handshake for ServerHandshake {
+    fn transmit(&self) -> &[u8] {
+        match self {
+            Self::Silent { .. } => &[],
+            Self::Snet(machine) => machine.transmit(),
+            Self::Native(machine) => machine.transmit(),
+        }
+    }
+
+    fn transmitted(&mut self, count: usize) {
+        match self {
+            Self::Silent { .. } => {}
+            Self::Snet(machine) => machine.transmitted(count),
+            Self::Native(machine) => machine.transmitted(count),
+        }
+    }
+
+    fn wanted(&self) -> usize {
+        match self {
+            Self::Silent { accepts_snet: true } => snet::ServerHandshake::SHORTEST,
+            Self::Silent {
+                accepts_snet: false,
+            } => native::ServerHandshake::SHORTEST,
+            Self::Snet(machine) => machine.wanted(),
+            Self::Native(machine) => machine.wanted(),
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
+        if let (Self::Silent { accepts_snet }, [first, ..]) = (&self, bytes) {
+            *self = match *first {
+                native::FIRST_BYTE => Self::Native(native::ServerHandshake::new()),
+                snet::OPEN | snet::RESUME if *accepts_snet => {
+                    Self::Snet(snet::ServerHandshake::new())
+                }
+                other => return Err(HandshakeError::FirstByte(other)),
+            };
+        }
+        match self {
+            Self::Silent { .. } => Ok(()),
+            Self::Snet(machine) => machine.receive(bytes),
+            Self::Native(machine) => machine.receive(bytes),
+        }
+    }
 }
 
 /// The bytes of a handshake: one message going out, then one coming in.
@@ -142,5 +213,92 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.out.zeroize();
         self.inbound.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snet::{ClientResume, Counts, KeyAgreement, Opened, PrivateKey, SessionKey};
+
+    const SNET: [bool; 2] = [true, false];
+
+    /// Hands `bytes` over one by one, as far as the machine wants them; gives what is left of them.
+    fn feed<'a>(
+        machine: &mut ServerHandshake,
+        mut bytes: &'a [u8],
+    ) -> Result<&'a [u8], HandshakeError> {
+        while let ([first, rest @ ..], true) = (bytes, machine.wanted() > 0) {
+            machine.receive(&[*first])?;
+            bytes = rest;
+        }
+        Ok(bytes)
+    }
+
+    /// What a client says first, and something that is not to be read.
+    fn first(client: &impl Handshake) -> Vec<u8> {
+        [client.transmit(), b"follows"].concat()
+    }
+
+    #[test]
+    fn a_native_client_is_known_by_its_first_byte() {
+        let open = first(&native::ClientOpen::new(5));
+        let secret = native::SessionSecret::new([1; 32]);
+        let resume = native::ClientResume::new([2; 16], &secret, 0, 1, [3; 16], 4);
+        for accepts_snet in SNET {
+            for first in [&open, &first(&resume)] {
+                let mut server = ServerHandshake::new(accepts_snet);
+                assert_eq!(feed(&mut server, first), Ok(&b"follows"[..]));
+                let ServerHandshake::Native(machine) = server else {
+                    panic!("{server:?} is not native");
+                };
+                let opens = matches!(machine.hello(), Some(native::Hello::Open { window: 5 }));
+                assert!(opens == (first == &open) && machine.hello().is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn an_snet_client_is_known_by_its_first_byte_where_it_may_speak() {
+        let private = PrivateKey::new(3).expect("not 0");
+        let open = first(&snet::ClientOpen::new(KeyAgreement::Private(private)));
+        let session = Opened {
+            id: 1,
+            key: SessionKey::new([2; 8]),
+        };
+        let resume = first(&ClientResume::new(&session, Counts::default()));
+        for first in [&open, &resume] {
+            let mut server = ServerHandshake::new(true);
+            assert_eq!(feed(&mut server, first), Ok(&b"follows"[..]));
+            let ServerHandshake::Snet(machine) = server else {
+                panic!("{server:?} is not snet");
+            };
+            let opens = matches!(machine.hello(), Some(snet::Hello::Open(_)));
+            assert!(opens == (first == &open) && machine.hello().is_some());
+
+            let refused = feed(&mut ServerHandshake::new(false), first);
+            assert_eq!(refused, Err(HandshakeError::FirstByte(first[0])));
+        }
+    }
+
+    #[test]
+    fn any_other_first_byte_is_an_error() {
+        for accepts_snet in SNET {
+            for byte in 1..0xff {
+                let received = ServerHandshake::new(accepts_snet).receive(&[byte]);
+                let expected = match byte {
+                    0x55 => Ok(()),
+                    other => Err(HandshakeError::FirstByte(other)),
+                };
+                assert_eq!(received, expected);
+            }
+        }
+    }
+
+    /// What is read at once must not reach beyond a first message that turns out to be the shortest.
+    #[test]
+    fn no_more_is_wanted_at_first_than_the_shortest_message() {
+        assert_eq!(ServerHandshake::new(true).wanted(), 9);
+        assert_eq!(ServerHandshake::new(false).wanted(), 28);
     }
 }

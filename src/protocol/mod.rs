@@ -60,6 +60,6 @@ mod session;
 pub mod snet;
 mod streams;
 
-pub use handshake::Handshake;
+pub use handshake::{Handshake, ServerHandshake};
 pub use replay::ReplayBuffer;
 pub use session::{Arrived, LinkId, Phase, Role, Session, Stats};

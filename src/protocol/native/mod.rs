@@ -20,6 +20,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub use frame::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA, Reject};
 pub use handshake::{Answer, ClientOpen, ClientResume, Hello, ServerHandshake};
 pub use message::CONFIRM_LEN;
+pub(super) use prelude::FIRST_BYTE;
 pub use prelude::{Kind, PRELUDE_LEN, Prelude, security, suite};
 pub use session::{Identity, NativeSession, Settings, Tombstone};
 

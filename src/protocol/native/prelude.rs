@@ -6,6 +6,8 @@ use crate::error::HandshakeError;
 pub const PRELUDE_LEN: usize = 16;
 /// How every prelude starts.
 pub(super) const MAGIC: [u8; 4] = *b"UNBR";
+/// What tells it from the first byte of another protocol.
+pub(in crate::protocol) const FIRST_BYTE: u8 = MAGIC[0];
 /// The version spoken here.
 pub(super) const VERSION: u8 = 1;
 /// Where a prelude of any version says which security it asks for.

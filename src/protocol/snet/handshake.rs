@@ -174,11 +174,13 @@ impl Default for ServerHandshake {
 }
 
 impl ServerHandshake {
+    /// The shorter of both first messages, so that nothing beyond either is read.
+    pub(in crate::protocol) const SHORTEST: usize = OPEN_LEN;
+
     /// Waits for a client's first message.
     pub fn new() -> Self {
         Self {
-            // The shorter of both first messages, so that nothing beyond either is read.
-            wire: Wire::new(&[], OPEN_LEN),
+            wire: Wire::new(&[], Self::SHORTEST),
             stage: Stage::FirstByte,
         }
     }

@@ -3,9 +3,9 @@
 use super::{PublicKey, SessionKey};
 
 /// First byte of a new session.
-pub(super) const OPEN: u8 = 0x00;
+pub(in crate::protocol) const OPEN: u8 = 0x00;
 /// First byte of a resume.
-pub(super) const RESUME: u8 = 0xff;
+pub(in crate::protocol) const RESUME: u8 = 0xff;
 /// Length of the client's first message on a new session, its first byte included.
 pub(super) const OPEN_LEN: usize = 9;
 /// Length of the client's first message on a resume, its first byte included.

@@ -18,6 +18,7 @@ pub use handshake::{ClientOpen, ClientResume, Hello, Opened, ServerHandshake};
 pub use session::{Settings, SnetSession};
 
 pub use message::{Challenge, Counts, Proof, ResumeReply, ResumeRequest};
+pub(super) use message::{OPEN, RESUME};
 
 /// The 8 bytes of the Diffie-Hellman secret, which every later proof and keystream hangs on.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -276,7 +276,7 @@ fn a_client_takes_a_rejection_however_it_is_cut() {
 
 #[test]
 fn what_comes_behind_a_rejection_changes_nothing() {
-    let bytes = [&Frame::Reject(BUSY).encode().as_bytes()[..], b"more"].concat();
+    let bytes = [Frame::Reject(BUSY).encode().as_bytes(), b"more"].concat();
     for most in [1, bytes.len()] {
         let mut client = client_resume();
         said(&mut client);

@@ -207,7 +207,9 @@ struct ResetCode(u32);
 impl fmt::Display for ResetCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            reset::DROPPED_UNREAD => f.write_str("because its transport was dropped with bytes unread"),
+            reset::DROPPED_UNREAD => {
+                f.write_str("because its transport was dropped with bytes unread")
+            }
             reset::LINGER => f.write_str("because its end took longer than may be lingered"),
             reset::SHUTTING_DOWN => f.write_str("because the server is shutting down"),
             reset::ABANDONED => f.write_str("because one end can go on no more"),
@@ -294,6 +296,9 @@ pub enum ResumeError {
     /// There is no session of this id, or no longer.
     #[error("there is no session of this id")]
     Unknown,
+    /// The session had no link for longer than its resume window.
+    #[error("the session has expired")]
+    Expired,
     /// The request is not from the session's peer.
     #[error("the request's proof does not hold")]
     Proof,

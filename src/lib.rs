@@ -93,14 +93,18 @@ pub use client::{Connecting, Connector, ResumableLayer, Target, TcpConnector, co
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use config::{Config, Snet};
 pub use error::{
-    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, ResumeError,
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, Refusal, RejectCode,
+    ResumeError, reset,
 };
-#[cfg(feature = "server")]
-#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
-pub use server::{Accepted, Acceptor, Listener};
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
-pub use transport::{Handle, LinkState, ResumableTransport, SessionId, Stats};
+pub use protocol::Stats;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub use server::{Accepted, Acceptor, Listener, SessionInfo, Sessions};
+#[cfg(feature = "transport")]
+#[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
+pub use transport::{Handle, LinkState, ResumableTransport, SessionId};
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "client", feature = "server", feature = "hyper"))]

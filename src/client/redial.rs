@@ -1,10 +1,7 @@
 //! Dialling again, with backoff, and resuming on what comes of it.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -22,7 +19,7 @@ use crate::{
         native,
         snet::{self, ResumeReply},
     },
-    transport::{BoxFuture, BoxLink, Redial, Shared, exchange, now},
+    transport::{BoxFuture, BoxLink, Redial, Shared, exchange, now, unless},
 };
 
 /// How far delays vary, as a share of themselves, so that clients that were cut off together do not come back together.
@@ -223,17 +220,4 @@ async fn resume_snet(
         }
         None => Err(HandshakeError::OutOfPlace.into()),
     }
-}
-
-/// Runs `work` to its end, unless `event` comes first.
-async fn unless<T>(event: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
-    let mut event = pin!(event);
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if event.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        work.as_mut().poll(cx).map(Some)
-    })
-    .await
 }

@@ -171,12 +171,7 @@ pub(super) struct Life {
 
 impl Life {
     /// Of a session that was opened at `now`, and has no link yet.
-    pub(super) fn new(
-        role: Role,
-        resume_window: Duration,
-        linger: Duration,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(role: Role, resume_window: Duration, linger: Duration, now: Instant) -> Self {
         Self {
             role,
             resume_window,

@@ -1,13 +1,6 @@
 //! Handshakes on links of any kind.
 
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -15,15 +8,18 @@ use tokio::{
 };
 
 use super::{
+    Sessions,
     handshakes::{Handshakes, Place},
-    registry::{Known, Proved, Registry},
+    native,
+    registry::Registry,
+    snet,
 };
 use crate::{
     config::{Config, Valid},
-    error::{ConfigError, Error, HandshakeError, ResumeError},
-    protocol::snet::{Counts, Hello, ResumeRequest, ServerHandshake, SessionKey},
+    error::{ConfigError, Error, HandshakeError},
+    protocol::handshake::ServerHandshake,
     transport::{
-        BoxLink, ResumableTransport, SessionId, Shared, close_in_order, exchange, keep, random,
+        BoxLink, ResumableTransport, SessionId, Shared, close_in_order, exchange, keep, unless,
     },
 };
 
@@ -35,11 +31,11 @@ use crate::{
 /// It runs in tokio: each session has a small task that goes on when the acceptor is gone.
 ///
 /// ```no_run
-/// use unbroken::{Accepted, Acceptor, Config, Snet};
+/// use unbroken::{Accepted, Acceptor, Config};
 ///
 /// # async fn handle(transport: unbroken::ResumableTransport) {}
 /// # async fn example(links: tokio::net::UnixListener) -> Result<(), Box<dyn std::error::Error>> {
-/// let acceptor = Acceptor::new(Config::new().snet(Snet::plain()));
+/// let acceptor = Acceptor::new(Config::new());
 /// loop {
 ///     let (link, _) = links.accept().await?;
 ///     let acceptor = acceptor.clone();
@@ -60,9 +56,10 @@ pub struct Acceptor {
     inner: Result<Arc<Inner>, ConfigError>,
 }
 
-struct Inner {
-    config: Valid,
-    registry: Registry,
+/// What the clones of an acceptor share.
+pub(super) struct Inner {
+    pub(super) config: Valid,
+    pub(super) registry: Arc<Registry>,
     handshakes: Arc<Handshakes>,
 }
 
@@ -84,7 +81,7 @@ impl Acceptor {
             inner: config.validate().map(|config| {
                 Arc::new(Inner {
                     handshakes: Handshakes::new(config.max_handshakes),
-                    registry: Registry::new(config.clone()),
+                    registry: Arc::new(Registry::new(config.clone())),
                     config,
                 })
             }),
@@ -98,6 +95,7 @@ impl Acceptor {
     /// - [`Error::Config`] if the configuration cannot be used;
     /// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the link fails, the peer does wrong or stalls;
     /// - [`Error::Overloaded`] if there are too many handshakes or sessions;
+    /// - [`Error::ShutDown`] if the peer wants a new session, and the sessions are being [shut down](Sessions::shutdown);
     /// - [`Error::Resume`] if the peer's session cannot be resumed.
     ///
     /// All of them concern this link alone.
@@ -118,19 +116,29 @@ impl Acceptor {
         peer_addr: Option<SocketAddr>,
     ) -> Result<Accepted, Error> {
         let inner = self.inner.as_ref().map_err(Clone::clone)?;
-        let (place, mut evicted) = inner.handshakes.enter();
-        let mut accepting = pin!(inner.accept(link, &place, peer_addr));
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = accepting.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
-            Pin::new(&mut evicted).poll(cx).map(|_| {
-                Err(Error::Overloaded(
-                    "this handshake was the slowest of too many",
-                ))
-            })
-        })
-        .await
+        let (place, evicted) = inner.handshakes.enter();
+        let evicted = async {
+            // Sending and dropping the sender mean the same.
+            let _ = evicted.await;
+        };
+        unless(evicted, inner.accept(link, &place, peer_addr))
+            .await
+            .unwrap_or(Err(Error::Overloaded(
+                "this handshake was the slowest of too many",
+            )))
+    }
+
+    /// The sessions accepted here: to list them, to close any, to shut them all down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the configuration cannot be used.
+    pub fn sessions(&self) -> Result<Sessions, Error> {
+        let inner = self.inner.as_ref().map_err(Clone::clone)?;
+        Ok(Sessions::new(
+            inner.registry.clone(),
+            inner.config.handshake_timeout,
+        ))
     }
 
     pub(super) fn config(&self) -> Result<&Valid, ConfigError> {
@@ -147,11 +155,18 @@ impl fmt::Debug for Acceptor {
     }
 }
 
+/// A link whose handshake is under way, and where it comes from.
+pub(super) struct Arriving<'a> {
+    pub(super) link: BoxLink,
+    pub(super) place: &'a Place,
+    pub(super) peer_addr: Option<SocketAddr>,
+}
+
 /// A handshake that came to nothing.
-struct Failed {
-    error: Error,
+pub(super) struct Failed {
+    pub(super) error: Error,
     /// The link, if its peer has been told something that must reach it.
-    told: Option<BoxLink>,
+    pub(super) told: Option<BoxLink>,
 }
 
 impl<E: Into<Error>> From<E> for Failed {
@@ -171,8 +186,13 @@ impl Inner {
         place: &Place,
         peer_addr: Option<SocketAddr>,
     ) -> Result<Accepted, Error> {
+        let arriving = Arriving {
+            link,
+            place,
+            peer_addr,
+        };
         let deadline = Instant::now() + self.config.handshake_timeout;
-        let failed = match timeout_at(deadline, self.handshake(link, place, peer_addr)).await {
+        let failed = match timeout_at(deadline, self.handshake(arriving)).await {
             Ok(Ok(accepted)) => return Ok(accepted),
             Ok(Err(failed)) => failed,
             Err(_) => return Err(Error::HandshakeTimeout),
@@ -184,117 +204,23 @@ impl Inner {
         Err(failed.error)
     }
 
-    async fn handshake(
-        self: &Arc<Self>,
-        mut link: BoxLink,
-        place: &Place,
-        peer_addr: Option<SocketAddr>,
-    ) -> Result<Accepted, Failed> {
-        let mut machine = ServerHandshake::new();
-        exchange(&mut link, &mut machine, || place.heard()).await?;
-        match machine.hello() {
-            Some(Hello::Open(_)) => Ok(self.open(link, machine, place, peer_addr).await?),
-            Some(Hello::Resume(request)) => {
-                self.resume(link, machine, request, place, peer_addr).await
-            }
-            None => Err(HandshakeError::OutOfPlace.into()),
-        }
-    }
-
-    async fn open(
-        self: &Arc<Self>,
-        mut link: BoxLink,
-        mut machine: ServerHandshake,
-        place: &Place,
-        peer_addr: Option<SocketAddr>,
-    ) -> Result<Accepted, Error> {
-        if self.registry.is_full() {
-            return Err(Error::Overloaded("it has as many sessions as it may"));
-        }
-        let agreement = random::key_agreement()?;
-        let id = self.registry.draw_id()?;
-        let key = machine
-            .open(&agreement, id, random::challenge()?.get())
-            .ok_or(HandshakeError::OutOfPlace)?;
-        self.registry.name(id, key);
-        prove(&mut link, &mut machine, place).await?;
-        match self.registry.prove(id, peer_addr)? {
-            Proved::Opened(session) => {
-                // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
-                let _ = session.attach(link, 0, Counts::default(), 0);
-                Ok(self.keep(id, session))
-            }
-            // A resume was faster, and so is newer.
-            Proved::Running(_) => Err(ResumeError::Stale.into()),
-        }
-    }
-
-    async fn resume(
-        self: &Arc<Self>,
-        mut link: BoxLink,
-        mut machine: ServerHandshake,
-        request: ResumeRequest,
-        place: &Place,
-        peer_addr: Option<SocketAddr>,
-    ) -> Result<Accepted, Failed> {
-        let number = self.registry.number_request();
-        let (key, counts) = match self.consider(&request) {
-            Ok(granted) => granted,
-            Err(error) => {
-                machine.refuse();
-                exchange(&mut link, &mut machine, || {}).await?;
-                return Err(Failed {
-                    error: error.into(),
-                    told: Some(link),
-                });
-            }
-        };
-        machine.resume(&key, counts, random::challenge()?);
-        prove(&mut link, &mut machine, place).await?;
-        let attach =
-            |session: &Shared| session.attach(link, number, request.counts, counts.received);
-        match self.registry.prove(request.id, peer_addr)? {
-            Proved::Opened(session) => {
-                // As with an open.
-                let _ = attach(&session);
-                Ok(self.keep(request.id, session))
-            }
-            Proved::Running(session) => {
-                attach(&session)?;
-                Ok(Accepted::Resumed(session.id()))
-            }
-        }
-    }
-
-    /// Whether a session can be resumed like this, with what key, and what its own counts are.
-    fn consider(&self, request: &ResumeRequest) -> Result<(SessionKey, Counts), ResumeError> {
-        match self.registry.find(request.id) {
-            Some(Known::Session(session)) => {
-                let key = session.key();
-                if !request.verify(&key) {
-                    return Err(ResumeError::Proof);
-                }
-                Ok((key, session.answer(request.counts)?))
-            }
-            Some(Known::Unproved(key)) => {
-                if !request.verify(&key) {
-                    return Err(ResumeError::Proof);
-                }
-                if request.counts.received > 0 {
-                    return Err(ResumeError::ReceivedTooMuch);
-                }
-                Ok((key, Counts::default()))
-            }
-            None => Err(ResumeError::Unknown),
+    async fn handshake(self: &Arc<Self>, mut arriving: Arriving<'_>) -> Result<Accepted, Failed> {
+        let mut machine = ServerHandshake::new(self.config.snet.is_some());
+        let place = arriving.place;
+        exchange(&mut arriving.link, &mut machine, || place.heard()).await?;
+        match machine {
+            ServerHandshake::Native(machine) => native::accept(self, arriving, machine).await,
+            ServerHandshake::Snet(machine) => snet::accept(self, arriving, machine).await,
+            ServerHandshake::Silent { .. } => Err(HandshakeError::OutOfPlace.into()),
         }
     }
 
     /// Starts a new session's keeper, and hands the session to the application.
-    fn keep(self: &Arc<Self>, id: u64, session: Arc<Shared>) -> Accepted {
+    pub(super) fn keep(self: &Arc<Self>, session: Arc<Shared>) -> Accepted {
         let kept = session.clone();
         let entry = Entry {
-            inner: self.clone(),
-            id,
+            registry: self.registry.clone(),
+            id: session.id(),
         };
         tokio::spawn(async move {
             keep(kept, None).await;
@@ -306,26 +232,12 @@ impl Inner {
 
 /// A session's place in the registry, given back when its keeper ends, however it does.
 struct Entry {
-    inner: Arc<Inner>,
-    id: u64,
+    registry: Arc<Registry>,
+    id: SessionId,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.inner.registry.remove(self.id);
-    }
-}
-
-/// Carries a handshake on that waits for the peer's proof.
-async fn prove(
-    link: &mut BoxLink,
-    machine: &mut ServerHandshake,
-    place: &Place,
-) -> Result<(), Error> {
-    exchange(link, machine, || place.heard()).await?;
-    if machine.is_proved() {
-        Ok(())
-    } else {
-        Err(HandshakeError::Proof.into())
+        self.registry.remove(self.id);
     }
 }

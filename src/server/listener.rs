@@ -17,11 +17,11 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Accepted, Acceptor};
+use super::{Accepted, Acceptor, Sessions};
 use crate::{
     config::{Config, Valid},
     error::Error,
-    transport::{ResumableTransport, socket},
+    transport::{ResumableTransport, socket, unless},
 };
 
 /// How many connections the system keeps until they are accepted.
@@ -54,6 +54,7 @@ const WAITING: usize = 64;
 pub struct Listener {
     incoming: mpsc::Receiver<Incoming>,
     local_addr: SocketAddr,
+    sessions: Sessions,
     accepting: JoinHandle<()>,
 }
 
@@ -72,20 +73,26 @@ impl Listener {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
         for addr in lookup_host(addr).await? {
             match listen(addr, config) {
-                Ok(listener) => return Self::start(listener, acceptor),
+                Ok(listener) => return Ok(Self::start(listener, acceptor)?),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn start(listener: TcpListener, acceptor: Acceptor) -> io::Result<Self> {
-        let local_addr = listener.local_addr()?;
+    fn start(listener: TcpListener, acceptor: Acceptor) -> Result<Self, Error> {
+        let local_addr = listener.local_addr().map_err(Error::Link)?;
         let (outgoing, incoming) = mpsc::channel(WAITING);
+        let sessions = acceptor.sessions()?;
+        let shutting_down = sessions.clone();
+        let shut_down = async move { shutting_down.shut_down().await };
         Ok(Self {
             incoming,
             local_addr,
-            accepting: tokio::spawn(accept_links(listener, acceptor, outgoing)),
+            sessions,
+            accepting: tokio::spawn(async move {
+                unless(shut_down, accept_links(listener, acceptor, outgoing)).await;
+            }),
         })
     }
 
@@ -93,7 +100,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The listening socket's own. None comes back from it.
+    /// The listening socket's own, which none comes back from; or [`Error::ShutDown`] inside.
     ///
     /// # Cancel safety
     ///
@@ -106,14 +113,35 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The listening socket's own.
+    /// As with [`accept`](Self::accept).
     pub fn poll_accept(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(ResumableTransport, SocketAddr)>> {
         self.incoming.poll_recv(cx).map(|incoming| {
-            incoming.unwrap_or_else(|| Err(io::Error::other("the listening socket has failed")))
+            incoming.unwrap_or_else(|| {
+                Err(if self.sessions.is_shutting_down() {
+                    Error::ShutDown.into()
+                } else {
+                    io::Error::other("the listening socket has failed")
+                })
+            })
         })
+    }
+
+    /// Its sessions: to list them, to close any, to shut them all down while the listener is elsewhere.
+    pub fn sessions(&self) -> Sessions {
+        self.sessions.clone()
+    }
+
+    /// Takes no new sessions any more, and lets the others go on until they have ended or `deadline` has passed; see
+    /// [`Sessions::shutdown`]. Then it closes the port. Returns how many sessions had to be reset.
+    ///
+    /// Sessions that nobody has accepted are closed at once.
+    pub async fn shutdown(mut self, deadline: Duration) -> usize {
+        self.incoming.close();
+        while self.incoming.try_recv().is_ok() {}
+        self.sessions.shutdown(deadline).await
     }
 
     /// The address it listens on.
@@ -156,7 +184,9 @@ fn listen(addr: SocketAddr, config: &Valid) -> io::Result<TcpListener> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     // Accepted sockets inherit the bound from the listening one, in time for the TCP handshake.
-    socket::bound_buffers(&SockRef::from(&socket), config.socket_buffer)?;
+    if let Some(limit) = config.socket_buffer {
+        socket::bound_buffers(&SockRef::from(&socket), limit)?;
+    }
     // A server that restarts takes its port again while old connections of it still wind down.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;

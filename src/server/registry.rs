@@ -1,81 +1,67 @@
 //! The sessions of a server.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
+use tokio::sync::watch;
+
+use super::aging::Aging;
 use crate::{
     config::Valid,
     error::{Error, ResumeError},
     protocol::{
-        Role, Session,
-        snet::{Opened, SessionKey},
+        Role,
+        native::{self, Identity, NativeSession, SessionSecret, Tombstone},
+        snet::{self, Opened, SessionKey, SnetSession},
     },
-    transport::{Shared, now, random},
+    transport::{SessionId, Shared, now, random},
 };
 
-/// How many sessions may stand named but unproved, for each handshake that may be in progress.
-const UNPROVED_PER_HANDSHAKE: usize = 4;
+/// How many sessions may stand named but unproved, and how many that are over may be remembered, for each handshake that may be in
+/// progress.
+const REMEMBERED_PER_HANDSHAKE: usize = 4;
 
-/// The sessions by connection id: those that run, and those that were named to a client that has not proved itself yet.
+/// The sessions by id: those that run, those that were named to a client that has not proved itself yet, and what is left of those
+/// that are over.
 ///
 /// The lock is held for looking up and changing the tables alone. Nothing waits under it.
 pub(super) struct Registry {
     tables: Mutex<Tables>,
-    /// The number of the last resume request that arrived.
+    /// The number of the last snet resume request that arrived.
     requests: AtomicU64,
+    population: watch::Sender<Population>,
     config: Valid,
 }
 
-#[derive(Default)]
+/// What those wait for who shut the server down.
+#[derive(Clone, Copy, Default)]
+struct Population {
+    /// How many sessions run.
+    count: usize,
+    /// Whether new ones are refused because the server is shutting down.
+    draining: bool,
+}
+
 struct Tables {
-    sessions: HashMap<u64, Arc<Shared>>,
-    unproved: HashMap<u64, Unproved>,
-    /// The ids in `unproved` in the order in which they were named.
-    named: BTreeMap<u64, u64>,
-    /// The place in `named` of the next.
-    next: u64,
+    sessions: HashMap<SessionId, Arc<Shared>>,
+    unproved: Aging<SessionId, Named>,
+    ended: Aging<SessionId, Tombstone>,
 }
 
 /// A session whose client has been told its id, and has not proved itself.
-struct Unproved {
-    key: SessionKey,
-    since: Instant,
-    place: u64,
-}
-
-impl Tables {
-    fn name(&mut self, id: u64, key: SessionKey, since: Instant) {
-        let place = self.next;
-        self.next += 1;
-        self.named.insert(place, id);
-        self.unproved.insert(id, Unproved { key, since, place });
-    }
-
-    fn take_unproved(&mut self, id: u64) -> Option<SessionKey> {
-        let unproved = self.unproved.remove(&id)?;
-        self.named.remove(&unproved.place);
-        Some(unproved.key)
-    }
-
-    /// Forgets the sessions that were named longest ago, while `is_due` says so of when and of how many there are.
-    fn forget_named(&mut self, is_due: impl Fn(Instant, usize) -> bool) {
-        while let Some((_, &id)) = self.named.first_key_value()
-            && self
-                .unproved
-                .get(&id)
-                .is_none_or(|oldest| is_due(oldest.since, self.unproved.len()))
-        {
-            self.named.pop_first();
-            self.unproved.remove(&id);
-        }
-    }
+#[derive(Clone)]
+pub(super) enum Named {
+    Native {
+        secret: SessionSecret,
+        peer_window: u64,
+    },
+    Snet(SessionKey),
 }
 
 /// What an id stands for.
@@ -83,7 +69,9 @@ pub(super) enum Known {
     /// A session that runs.
     Session(Arc<Shared>),
     /// A session that the first proof opens.
-    Unproved(SessionKey),
+    Unproved(Named),
+    /// A session that is over.
+    Ended(Tombstone),
 }
 
 /// What a proof has reached.
@@ -92,96 +80,234 @@ pub(super) enum Proved {
     Opened(Arc<Shared>),
     /// The session had been opened before.
     Running(Arc<Shared>),
+    /// The session is over.
+    Ended(Tombstone),
+}
+
+/// Why no session can be opened now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// There are as many as there may be.
+    Full,
+    /// The server is shutting down.
+    Draining,
+}
+
+impl From<Closed> for Error {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Full => Self::Overloaded("it has as many sessions as it may"),
+            Closed::Draining => Self::ShutDown,
+        }
+    }
 }
 
 impl Registry {
     pub(super) fn new(config: Valid) -> Self {
+        let most = config
+            .max_handshakes
+            .saturating_mul(REMEMBERED_PER_HANDSHAKE);
         Self {
-            tables: Mutex::default(),
+            tables: Mutex::new(Tables {
+                sessions: HashMap::new(),
+                unproved: Aging::new(most, config.resume_window),
+                ended: Aging::new(most, config.resume_window),
+            }),
             requests: AtomicU64::new(0),
+            population: watch::Sender::default(),
             config,
         }
     }
 
-    /// Numbers a resume request, on its arrival. The open is number 0.
+    /// Numbers an snet resume request, on its arrival. The open is number 0.
     pub(super) fn number_request(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Whether there are as many sessions as there may be.
-    pub(super) fn is_full(&self) -> bool {
-        self.lock().sessions.len() >= self.config.max_sessions
+    /// Whether a new session may be opened.
+    pub(super) fn check_open(&self) -> Result<(), Closed> {
+        let Population { count, draining } = *self.population.borrow();
+        if draining {
+            Err(Closed::Draining)
+        } else if count >= self.config.max_sessions {
+            Err(Closed::Full)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Draws an id that names no session: the route in the top 16 bits, then random ones. It is not 0.
-    pub(super) fn draw_id(&self) -> Result<u64, Error> {
+    /// Draws an snet id that names no session: the route in the top 16 bits, then random ones. It is not 0.
+    pub(super) fn draw_snet_id(&self) -> Result<u64, Error> {
         loop {
             let id = u64::from(self.config.route) << 48 | random::number()? >> 16;
-            let tables = self.lock();
-            if id != 0 && !tables.sessions.contains_key(&id) && !tables.unproved.contains_key(&id) {
+            if id != 0 && self.lock().is_free(&SessionId::snet(id)) {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Draws a native id that names no session.
+    pub(super) fn draw_native_id(&self) -> Result<native::Id, Error> {
+        loop {
+            let id: native::Id = random::bytes()?;
+            // Those of snet end in zeros.
+            let is_native = id[8..] != [0; 8];
+            if is_native && self.lock().is_free(&SessionId::native(id)) {
                 return Ok(id);
             }
         }
     }
 
     /// A client has been told the id of its session: from now on, for the resume window, the first proof opens it.
-    pub(super) fn name(&self, id: u64, key: SessionKey) {
-        let most = self
-            .config
-            .max_handshakes
-            .saturating_mul(UNPROVED_PER_HANDSHAKE);
-        let now = now();
-        let mut tables = self.lock();
-        tables.forget_named(|at, count| {
-            count >= most || at + self.config.session.resume_window <= now
-        });
-        tables.name(id, key, now);
+    pub(super) fn name(&self, id: SessionId, named: Named) {
+        self.lock().unproved.insert(id, named, now());
     }
 
-    pub(super) fn find(&self, id: u64) -> Option<Known> {
-        let now = now();
+    pub(super) fn find(&self, id: SessionId) -> Option<Known> {
         let mut tables = self.lock();
-        tables.forget_named(|at, _| at + self.config.session.resume_window <= now);
         if let Some(session) = tables.sessions.get(&id) {
             return Some(Known::Session(session.clone()));
         }
-        tables
-            .unproved
-            .get(&id)
-            .map(|unproved| Known::Unproved(unproved.key.clone()))
+        if let Some(named) = tables.unproved.get_mut(&id, now()) {
+            return Some(Known::Unproved(named.clone()));
+        }
+        let tombstone = tables.ended.get_mut(&id, now())?;
+        Some(Known::Ended(tombstone.clone()))
     }
 
-    /// A peer has proved to hold the session's key.
-    pub(super) fn prove(&self, id: u64, peer_addr: Option<SocketAddr>) -> Result<Proved, Error> {
+    /// A peer has proved to hold the secret of the session.
+    pub(super) fn prove(
+        &self,
+        id: SessionId,
+        peer_addr: Option<SocketAddr>,
+    ) -> Result<Result<Proved, ResumeError>, Closed> {
         let mut tables = self.lock();
         if let Some(session) = tables.sessions.get(&id) {
-            return Ok(Proved::Running(session.clone()));
+            return Ok(Ok(Proved::Running(session.clone())));
         }
-        if tables.sessions.len() >= self.config.max_sessions {
-            // It stays unproved, so that a resume may open it when there is room.
-            return Err(Error::Overloaded("it has as many sessions as it may"));
+        if let Some(tombstone) = tables.ended.get_mut(&id, now()) {
+            return Ok(Ok(Proved::Ended(tombstone.clone())));
         }
-        let Some(key) = tables.take_unproved(id) else {
-            return Err(ResumeError::Unknown.into());
+        if !tables.unproved.contains(&id) {
+            return Ok(Err(ResumeError::Unknown));
+        }
+        // Otherwise it stays unproved, so that a resume may open it when there is room.
+        self.check_open()?;
+        let Some(named) = tables.unproved.remove(&id) else {
+            return Ok(Err(ResumeError::Unknown));
         };
-        let session = Session::new(
-            Role::Server,
-            Opened { id, key },
-            self.config.session.clone(),
-            now(),
-        );
-        let session = Shared::new(session, self.config.handshake_timeout, peer_addr);
+        let session = self.start(id, named, peer_addr);
+        let Some(session) = session else {
+            return Ok(Err(ResumeError::Unknown));
+        };
         tables.sessions.insert(id, session.clone());
-        Ok(Proved::Opened(session))
+        self.counted(&tables);
+        Ok(Ok(Proved::Opened(session)))
     }
 
-    /// Forgets a session that is over.
-    pub(super) fn remove(&self, id: u64) {
-        let session = self.lock().sessions.remove(&id);
+    fn start(
+        &self,
+        id: SessionId,
+        named: Named,
+        peer_addr: Option<SocketAddr>,
+    ) -> Option<Arc<Shared>> {
+        let patience = self.config.handshake_timeout;
+        Some(match named {
+            Named::Native {
+                secret,
+                peer_window,
+            } => {
+                let identity = Identity {
+                    id: id.to_native(),
+                    secret,
+                    route: self.config.route,
+                    peer_window,
+                };
+                let settings = self.config.native.clone();
+                let session = NativeSession::new(Role::Server, identity, settings, now());
+                Shared::new(session, patience, peer_addr)
+            }
+            Named::Snet(key) => {
+                let opened = Opened {
+                    id: id.to_snet(),
+                    key,
+                };
+                let settings: snet::Settings = self.config.snet.clone()?;
+                let session = SnetSession::new(Role::Server, opened, settings, now());
+                Shared::new(session, patience, peer_addr)
+            }
+        })
+    }
+
+    /// A client has been told the end of its session on its attempt of this number: no older one is to be told any more.
+    pub(super) fn told(&self, id: SessionId, attempt: u32) {
+        if let Some(tombstone) = self.lock().ended.get_mut(&id, now()) {
+            tombstone.last = tombstone.last.max(Some(attempt));
+        }
+    }
+
+    /// Forgets a session that is over, all but what its client may still have to be told.
+    pub(super) fn remove(&self, id: SessionId) {
+        let session = {
+            let mut tables = self.lock();
+            let session = tables.sessions.remove(&id);
+            if let Some(tombstone) = session.as_ref().and_then(|session| session.tombstone()) {
+                tables.ended.insert(id, tombstone, now());
+            }
+            self.counted(&tables);
+            session
+        };
         drop(session);
+    }
+
+    /// The number of sessions has changed.
+    fn counted(&self, tables: &Tables) {
+        let count = tables.sessions.len();
+        self.population
+            .send_modify(|population| population.count = count);
+    }
+
+    /// Refuses new sessions from now on.
+    pub(super) fn drain(&self) {
+        self.population
+            .send_modify(|population| population.draining = true);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.population.borrow().draining
+    }
+
+    /// How many sessions run.
+    pub(super) fn count(&self) -> usize {
+        self.population.borrow().count
+    }
+
+    /// Waits until new sessions are refused and none runs.
+    pub(super) async fn drained(&self) {
+        let mut population = self.population.subscribe();
+        let drained =
+            population.wait_for(|population| population.draining && population.count == 0);
+        // The sender is there for as long as this is.
+        let _ = drained.await;
+    }
+
+    /// Those that run.
+    pub(super) fn sessions(&self) -> Vec<Arc<Shared>> {
+        self.lock().sessions.values().cloned().collect()
+    }
+
+    /// The one of this id, if it runs.
+    pub(super) fn session(&self, id: SessionId) -> Option<Arc<Shared>> {
+        self.lock().sessions.get(&id).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn is_free(&self, id: &SessionId) -> bool {
+        !(self.sessions.contains_key(id) || self.unproved.contains(id) || self.ended.contains(id))
     }
 }

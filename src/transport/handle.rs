@@ -6,9 +6,12 @@ use tokio::sync::watch;
 
 use super::{
     shared::Shared,
-    state::{LinkState, SessionId, Stats},
+    state::{LinkState, SessionId},
 };
-use crate::error::{CloseReason, Error};
+use crate::{
+    error::{CloseReason, Error},
+    protocol::Stats,
+};
 
 /// Watches and steers one session; every clone is for the same one.
 ///
@@ -28,7 +31,7 @@ impl Handle {
         self.shared.id()
     }
 
-    /// The address of the link on which the session was opened, if it came through a [`Listener`](crate::Listener).
+    /// Where the session's newest link comes from, if it came through a [`Listener`](crate::Listener).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.shared.peer_addr()
     }
@@ -50,13 +53,14 @@ impl Handle {
 
     /// Moves the session to a new link. Returns when that carries it.
     ///
-    /// The new link is dialled while the old one goes on. snet must then close the old one before it resumes on the new one, which
-    /// takes a round trip.
+    /// In native the new link is dialled and proved while the old one carries data, and both are read until the server has changed over:
+    /// nothing stops meanwhile. snet must close the old one before it resumes on the new one, which takes a round trip.
     ///
     /// # Errors
     ///
     /// - [`Error::CannotDial`] at the server's end;
-    /// - [`Error::Dial`] if no link could be dialled; the old one goes on;
+    /// - [`Error::Dial`] if no link could be dialled, and the other errors of an attempt to resume if it came to nothing; the old link
+    ///   goes on, if it still can;
     /// - [`Error::Closed`] if the session is over, or ends meanwhile. A link that is lost meanwhile is no error: the session resumes
     ///   on the next.
     ///
@@ -67,6 +71,15 @@ impl Handle {
         let done = self.shared.migrate()?;
         done.await
             .unwrap_or(Err(Error::Closed(CloseReason::Abandoned)))
+    }
+
+    /// Ends the session at once, with an error at both ends: [`CloseReason::LocalReset`] here, [`CloseReason::Reset`] at the peer, each with
+    /// `code`. What has been received can still be read; what has not been delivered is lost.
+    ///
+    /// The codes from [`0xffff_ff00`](crate::reset) on are the transport's own. The peer learns of it on the next link if there is none
+    /// now, for the linger time at most. snet has no resets: there the peer's next resume is refused, or it waits in vain for one.
+    pub fn close(&self, code: u32) {
+        self.shared.reset(code);
     }
 
     /// Tells the session that the network has changed, as a phone's system reports it.

@@ -13,6 +13,7 @@ mod shared;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod socket;
 mod state;
+mod unless;
 mod wakers;
 
 use std::{
@@ -28,14 +29,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use handle::Handle;
 pub use state::{LinkState, SessionId};
 
-use self::{session_io::SessionIo, shared::Way};
 pub(crate) use self::{
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
     link::{BoxLink, close_in_order},
     session_io::now,
     shared::Shared,
+    unless::unless,
 };
+use self::{session_io::SessionIo, shared::Way};
 
 /// A byte stream that survives the loss of what carries it.
 ///
@@ -133,12 +135,10 @@ impl AsyncWrite for ResumableTransport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared
-            .poll(Way::Out, cx, SessionIo::poll_flush)
+        self.shared.poll(Way::Out, cx, SessionIo::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared
-            .poll(Way::Out, cx, SessionIo::poll_shutdown)
+        self.shared.poll(Way::Out, cx, SessionIo::poll_shutdown)
     }
 }

@@ -418,8 +418,13 @@ impl SessionIo {
     /// Acts on what has become of the session: drops the links it no longer holds, and tells those that wait.
     pub(super) fn look(&mut self, fx: &mut Effects) {
         let held = |attached: &Attached| self.session.holds(attached.id);
-        if self.previous.as_ref().is_some_and(|attached| !held(attached)) {
-            fx.old_links.extend(self.previous.take().map(|attached| attached.link));
+        if self
+            .previous
+            .as_ref()
+            .is_some_and(|attached| !held(attached))
+        {
+            fx.old_links
+                .extend(self.previous.take().map(|attached| attached.link));
         }
         if self.link.as_ref().is_some_and(|attached| !held(attached)) {
             let gone = std::mem::replace(&mut self.link, self.previous.take());
@@ -626,7 +631,8 @@ impl SessionIo {
     /// Puts the link to the session that has just attached it, as `id`.
     pub(super) fn put(&mut self, id: LinkId, link: BoxLink, fx: &mut Effects) {
         tracing::debug!(session = %self.id.short(), link = id, "a link is attached");
-        fx.old_links.extend(self.previous.take().map(|attached| attached.link));
+        fx.old_links
+            .extend(self.previous.take().map(|attached| attached.link));
         self.previous = self.link.replace(Attached { id, link });
         self.unflushed = false;
         self.closing = Closing::No;

@@ -233,7 +233,7 @@ impl Shared {
         self.read.pass_grace() | self.write.pass_grace()
     }
 
-    pub(super) fn close(&self, reason: CloseReason) {
+    pub(crate) fn close(&self, reason: CloseReason) {
         self.with(|io, fx| io.close(reason, fx));
     }
 
@@ -374,7 +374,11 @@ impl Shared {
     }
 
     /// See [`native::NativeSession::attach_opened`].
-    pub(crate) fn attach_opened(&self, link: BoxLink, confirm: [u8; native::CONFIRM_LEN]) -> Result<(), ResumeError> {
+    pub(crate) fn attach_opened(
+        &self,
+        link: BoxLink,
+        confirm: [u8; native::CONFIRM_LEN],
+    ) -> Result<(), ResumeError> {
         self.put(link, |session| match session {
             AnySession::Native(session) => {
                 session.attach_opened(confirm, now());

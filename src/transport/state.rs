@@ -22,6 +22,17 @@ impl SessionId {
         Self(bytes)
     }
 
+    /// The id on the wire of a native session.
+    pub(crate) fn to_native(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The connection id of an snet session.
+    pub(crate) fn to_snet(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// Enough of it to tell sessions apart in a log.
     pub(crate) fn short(self) -> ShortId {
         ShortId(self)

@@ -2,9 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    bytes::{HEADER_LEN, Reader, Writer, header},
-};
+use super::bytes::{HEADER_LEN, Reader, Writer, header};
 use crate::error::{ProtocolError, RejectCode};
 
 /// The most bytes one DATA frame carries.

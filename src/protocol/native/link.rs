@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{frame::{Decoder, Head}, message::CONFIRM_LEN};
+use super::{
+    frame::{Decoder, Head},
+    message::CONFIRM_LEN,
+};
 use crate::protocol::session::LinkId;
 
 /// What an end says of what it has received: up to where, and up to where it allows more.

@@ -528,7 +528,7 @@ impl NativeSession {
             }
             Frame::Attach { .. } | Frame::Reject(_) => {
                 return Err(ProtocolError::OutOfPlace(frame.kind()));
-            },
+            }
         }
         self.end_if_done();
         Ok(())
@@ -904,7 +904,10 @@ impl Session for NativeSession {
     }
 
     fn is_switching(&self) -> bool {
-        let link = self.link.as_ref().filter(|_| self.life.role == Role::Client);
+        let link = self
+            .link
+            .as_ref()
+            .filter(|_| self.life.role == Role::Client);
         link.is_some_and(|link| link.arriving.is_none())
     }
 
@@ -974,7 +977,11 @@ impl Session for NativeSession {
         let is_overdue =
             |link: &&Link| is_due(link.attach_by, now) || is_due(self.dead_at(link), now);
         let links = [&self.previous, &self.link].map(|link| link.as_ref().filter(is_overdue));
-        for id in links.map(|link| link.map(|link| link.id)).into_iter().flatten() {
+        for id in links
+            .map(|link| link.map(|link| link.id))
+            .into_iter()
+            .flatten()
+        {
             self.link_failed(id, now);
         }
         let ping = self.link.as_ref().and_then(|link| self.ping_at(link));
@@ -1019,8 +1026,9 @@ impl NativeSession {
     /// Whether a link carries the session: one that the peer uses, as far as this end knows.
     fn is_carried(&self) -> bool {
         let links = [&self.link, &self.previous];
-        links.into_iter().flatten().any(|link| {
-            self.life.role == Role::Server || link.id == 0 || link.arriving.is_some()
-        })
+        links
+            .into_iter()
+            .flatten()
+            .any(|link| self.life.role == Role::Server || link.id == 0 || link.arriving.is_some())
     }
 }

@@ -182,8 +182,7 @@ impl SnetSession {
     /// When a peer that stays silent is to be doubted. The clock stands while nothing more is read from the link.
     fn silent_at(&self) -> Option<Instant> {
         let silence = self.settings.silence?;
-        let listening =
-            self.life.role == Role::Client && self.link.is_some() && self.wanted() > 0;
+        let listening = self.life.role == Role::Client && self.link.is_some() && self.wanted() > 0;
         self.heard.checked_add(silence).filter(|_| listening)
     }
 }

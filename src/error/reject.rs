@@ -1,4 +1,4 @@
-//! Why a server turns a client away (`docs/PROTOCOL.md`, "Rejects").
+//! Why a server turns a client away (`docs/PROTOCOL.md`, native: "Rejects").
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The frames of an attached link (`docs/PROTOCOL.md`, "Frames").
+//! The frames of an attached link (`docs/PROTOCOL.md`, native: "Frames").
 
 use std::{fmt, time::Duration};
 

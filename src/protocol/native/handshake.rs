@@ -1,4 +1,4 @@
-//! native's handshakes, each role a machine that is fed bytes in pieces of any size (`docs/PROTOCOL.md`, "Open", "Resume").
+//! native's handshakes, each role a machine that is fed bytes in pieces of any size (`docs/PROTOCOL.md`, native: "Open", "Resume").
 
 use std::time::Duration;
 

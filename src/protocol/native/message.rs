@@ -1,4 +1,4 @@
-//! The messages of native's handshakes, each one frame (`docs/PROTOCOL.md`, "Open", "Resume"). Their `decode` takes the payload.
+//! The messages of native's handshakes, each one frame (`docs/PROTOCOL.md`, native: "Open", "Resume"). Their `decode` takes the payload.
 
 use std::time::Duration;
 

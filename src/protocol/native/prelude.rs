@@ -1,4 +1,4 @@
-//! The first 16 bytes of a link, in the clear (`docs/PROTOCOL.md`, "Prelude").
+//! The first 16 bytes of a link, in the clear (`docs/PROTOCOL.md`, native: "Prelude").
 
 use crate::error::HandshakeError;
 

@@ -1,4 +1,4 @@
-//! Proofs of holding a session's secret (`docs/PROTOCOL.md`, "Proofs").
+//! Proofs of holding a session's secret (`docs/PROTOCOL.md`, native: "Proofs").
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

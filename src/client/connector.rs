@@ -156,7 +156,11 @@ async fn open_native(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, E
         route: opened.route,
         peer_window: opened.window,
     };
-    let session = NativeSession::new(Role::Client, identity, config.native.clone(), now());
+    let mut settings = config.native.clone();
+    // The server forgets the session when its own window has passed, which it counts from when it noticed.
+    let forgotten = opened.resume_window.saturating_add(settings.dead_after);
+    settings.resume_window = settings.resume_window.min(forgotten);
+    let session = NativeSession::new(Role::Client, identity, settings, now());
     let shared = Shared::new(session, config.handshake_timeout, None);
     shared.attach_opened(link, confirm)?;
     Ok(shared)

@@ -264,12 +264,6 @@ impl Shared {
         self.stats().received
     }
 
-    /// How many bytes the peer is known to have received.
-    pub(crate) fn delivered(&self) -> u64 {
-        let stats = self.stats();
-        stats.sent - stats.unacknowledged
-    }
-
     /// Runs `change` on a session that speaks snet.
     fn with_snet<R>(
         &self,

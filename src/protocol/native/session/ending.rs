@@ -1,0 +1,167 @@
+//! How a session ends, and what time does to it (`docs/PROTOCOL.md`, native: "Liveness", "Ending", "Rejects").
+
+use std::time::Instant;
+
+use super::{Acknowledgement, NativeSession};
+use crate::{
+    error::{CloseReason, Refusal, RejectCode, reset},
+    protocol::{
+        native::{frame::Reject, link::Link},
+        session::{Role, Session, is_due},
+    },
+};
+
+impl NativeSession {
+    /// A client was refused the link: the session is over if that is final, and else waits as long as the server says.
+    pub fn rejected(&mut self, reject: Reject, now: Instant) {
+        match refused(reject.code) {
+            Some(reason) => self.close(self.conclude(reason)),
+            None => self.retry_at = now.checked_add(reject.retry_after),
+        }
+    }
+
+    /// Whether both streams are delivered with their ends.
+    fn is_done(&self) -> bool {
+        self.is_delivered() && self.peer_fin.is_some()
+    }
+
+    /// Why the session is over, if it is for this reason unless there was another before.
+    fn conclude(&self, reason: CloseReason) -> CloseReason {
+        if self.is_done() {
+            CloseReason::Finished
+        } else {
+            self.verdict.unwrap_or(reason)
+        }
+    }
+
+    pub(super) fn on_reset(&mut self, code: u32) {
+        if let (reset::CLEAN, Some(fin)) = (code, self.fin) {
+            // So the peer has received it, whether or not it has said so in another way.
+            self.acknowledged = self.acknowledged.max(fin + 1);
+        }
+        let reason = self.conclude(CloseReason::Reset(code));
+        match self.life.role {
+            // Nothing comes after the server's.
+            Role::Client => self.close(reason),
+            Role::Server => self.end(reason, code),
+        }
+    }
+
+    /// A server ends the session once both streams are delivered with their ends.
+    pub(super) fn end_if_done(&mut self) {
+        if self.life.role == Role::Server && self.is_done() {
+            self.end(CloseReason::Finished, reset::CLEAN);
+        }
+    }
+
+    /// The session is over; what is left is to say so on the link.
+    pub(super) fn end(&mut self, reason: CloseReason, code: u32) {
+        if self.life.close(reason) {
+            self.verdict = Some(reason);
+            self.reset = Some(code);
+            self.previous = None;
+            self.release();
+        }
+    }
+
+    /// Gives up the memory that nothing needs any more. A frame that was begun on a link is finished, and then it is all.
+    pub(super) fn release(&mut self) {
+        let begun = self.link.as_ref().is_some_and(|link| link.payload() > 0);
+        let replay = &mut self.streams.replay;
+        if self.life.closed().is_some() && !begun {
+            replay.trim(replay.end());
+        }
+        replay.release();
+    }
+
+    /// A client that has reset the session goes on until it hears the server say so too.
+    pub(super) fn reset_with(&mut self, reason: CloseReason, code: u32, now: Instant) {
+        if self.verdict.is_some() {
+            return;
+        }
+        match self.life.role {
+            Role::Server => self.end(reason, code),
+            Role::Client => {
+                self.verdict = Some(reason);
+                self.reset = Some(code);
+                self.tell_until = self.life.linger_from(now);
+            }
+        }
+    }
+
+    /// When the link is to be given up for the peer's silence.
+    pub(super) fn dead_at(&self, link: &Link) -> Option<Instant> {
+        link.heard.checked_add(self.settings.dead_after)
+    }
+
+    /// When the peer is to be pinged.
+    pub(super) fn ping_at(&self, link: &Link) -> Option<Instant> {
+        let idle = !link.ping_due && link.ping.is_none() && link.arriving.is_some();
+        let at = link.heard.checked_add(self.settings.ping_after);
+        at.filter(|_| idle && !link.ended)
+    }
+
+    /// When the oldest of a client's endings that nobody answers is over.
+    pub(super) fn gives_up_at(&self) -> Option<Instant> {
+        let times = [self.life.lingers_until(), self.tell_until];
+        times.into_iter().flatten().min()
+    }
+
+    /// Does what is due by `now`.
+    pub(super) fn on_time(&mut self, now: Instant) {
+        if is_due(self.gives_up_at(), now) {
+            let reason = self.conclude(if self.is_delivered() {
+                CloseReason::Local
+            } else {
+                CloseReason::Expired
+            });
+            self.end(reason, self.reset.unwrap_or(reset::LINGER));
+        }
+        if is_due(self.life.expires_at(), now) {
+            let reason = if self.gap_suspected {
+                CloseReason::Gap
+            } else {
+                CloseReason::Expired
+            };
+            self.close(self.conclude(reason));
+        }
+        if self.life.closed().is_some() {
+            return;
+        }
+        if let Acknowledgement::By(at) = self.acknowledgement
+            && at <= now
+        {
+            self.acknowledgement = Acknowledgement::Due;
+        }
+        let is_overdue =
+            |link: &&Link| is_due(link.attach_by, now) || is_due(self.dead_at(link), now);
+        let links = [&self.previous, &self.link].map(|link| link.as_ref().filter(is_overdue));
+        for id in links
+            .map(|link| link.map(|link| link.id))
+            .into_iter()
+            .flatten()
+        {
+            self.give_up(id, now);
+        }
+        let ping = self.link.as_ref().and_then(|link| self.ping_at(link));
+        if is_due(ping, now)
+            && let Some(link) = &mut self.link
+        {
+            link.ping_due = true;
+            // Nothing has come for a while: what is empty is given back.
+            self.release();
+        }
+    }
+}
+
+/// Why a client's session is over that was refused like this; `None` if it may try again.
+fn refused(code: RejectCode) -> Option<CloseReason> {
+    match code {
+        RejectCode::Expired => Some(CloseReason::Expired),
+        RejectCode::Gap => Some(CloseReason::Gap),
+        RejectCode::Unknown => Some(CloseReason::Refused(Refusal::Unknown)),
+        RejectCode::NotAuthorised => Some(CloseReason::Refused(Refusal::NotAuthorised)),
+        RejectCode::Closed => Some(CloseReason::Refused(Refusal::Closed)),
+        _ => None,
+    }
+}

@@ -31,6 +31,7 @@ const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 /// | setting | default |
 /// |---|---|
 /// | [`snet`](Self::snet) | not spoken |
+/// | [`security`](Self::security) | [`Security::none`] |
 /// | [`window`](Self::window) | 1 MiB |
 /// | [`keepalive`](Self::keepalive) | ping after 15 seconds of silence, dead after 30 |
 /// | [`resume_window`](Self::resume_window) | 5 minutes |
@@ -43,6 +44,7 @@ const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 #[derive(Clone, Debug)]
 pub struct Config {
     snet: Option<Snet>,
+    security: Security,
     window: usize,
     ping_after: Duration,
     dead_after: Duration,
@@ -60,6 +62,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             snet: None,
+            security: Security::none(),
             window: 1 << 20,
             ping_after: Duration::from_secs(15),
             dead_after: Duration::from_secs(30),
@@ -88,6 +91,13 @@ impl Config {
     #[must_use]
     pub fn snet(mut self, snet: Snet) -> Self {
         self.snet = Some(snet);
+        self
+    }
+
+    /// What protects the links of native sessions. Both ends have to choose alike. Default: [`Security::none`], the only one so far.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
         self
     }
 
@@ -241,6 +251,8 @@ impl Config {
         if self.max_handshakes == 0 {
             return wrong("max_handshakes", "a server needs at least one");
         }
+        // There is one so far, and nothing to check about it.
+        let Security(()) = self.security;
         Ok(Valid {
             native: native::Settings {
                 window: self.window,
@@ -304,6 +316,21 @@ pub(crate) struct Valid {
     pub(crate) max_sessions: usize,
     pub(crate) max_handshakes: usize,
     pub(crate) route: u32,
+}
+
+/// What protects the links of a session that speaks native.
+///
+/// Whatever is chosen, both ends prove to each other on every resume that they hold the session's secret, and a resume that does not
+/// touches nothing.
+#[derive(Clone, Debug)]
+pub struct Security(());
+
+impl Security {
+    /// Nothing: TLS, a Unix socket or loopback is below. Whoever is on the path reads and changes everything, the session's secret
+    /// included.
+    pub fn none() -> Self {
+        Self(())
+    }
 }
 
 /// How a session speaks snet.

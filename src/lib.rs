@@ -91,7 +91,7 @@ mod transport;
 pub use client::{Connecting, Connector, ResumableLayer, Target, TcpConnector, connect};
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
-pub use config::{Config, Snet};
+pub use config::{Config, Security, Snet};
 pub use error::{
     BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, Refusal, RejectCode,
     ResumeError, reset,

@@ -12,10 +12,10 @@ use unbroken::{Config, Handle, Snet};
 use crate::BoxError;
 use crate::cutting_proxy::{BUFFERING, SEND_OVERSHOOT};
 
-/// Sent bytes that each end keeps, N.
+/// Over snet, the sent bytes that each end keeps, N.
 const HISTORY: usize = 1 << 20;
 
-/// Most bytes in each of SO_SNDBUF and SO_RCVBUF of both ends.
+/// Over snet, the most bytes in each of SO_SNDBUF and SO_RCVBUF of both ends.
 const SOCKET_BUFFER: usize = 64 << 10;
 
 // A cut loses at most what one direction has in flight: the sender's send buffer and its overshoot, the proxy, the receiver's
@@ -23,9 +23,22 @@ const SOCKET_BUFFER: usize = 64 << 10;
 // Here 64 + 64 + 144 + 64 = 336 KiB against 512 KiB.
 const _: () = assert!(2 * SOCKET_BUFFER + SEND_OVERSHOOT + BUFFERING <= HISTORY / 2);
 
-/// snet has no pings: a client that has heard nothing for this long resumes on a new link. Data flows all the time here, so a
-/// second is long.
+/// After how long without a byte an end pings its peer, over native. Data flows all the time here, so this is long.
+const PING_AFTER: Duration = Duration::from_millis(500);
+
+/// After how long without a byte a link is replaced. snet has no pings, and goes by this alone.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// What the sessions speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    /// The native protocol, unencrypted
+    Native,
+    /// snet with RC4, which is no protection anyway
+    Snet,
+    /// snet, unencrypted
+    SnetPlain,
+}
 
 /// Until there is a session there is nothing to resume, and a link cut in its first handshake is the caller's to dial again.
 const FIRST_DIALS: u32 = 20;
@@ -53,14 +66,17 @@ impl Carrier {
     }
 
     /// Sessions that outlive their links.
-    pub(crate) fn resumable(plain: bool) -> Self {
-        let snet = if plain { Snet::plain() } else { Snet::rc4() };
-        let snet = snet
-            .history(HISTORY)
-            .socket_buffer(SOCKET_BUFFER)
-            .silence(SILENCE);
+    pub(crate) fn resumable(protocol: Protocol) -> Self {
+        let snet = |snet: Snet| {
+            let snet = snet.history(HISTORY).socket_buffer(SOCKET_BUFFER);
+            Config::new().snet(snet.silence(SILENCE))
+        };
         Self {
-            config: Some(Config::new().snet(snet)),
+            config: Some(match protocol {
+                Protocol::Native => Config::new().keepalive(PING_AFTER, SILENCE),
+                Protocol::Snet => snet(Snet::rc4()),
+                Protocol::SnetPlain => snet(Snet::plain()),
+            }),
         }
     }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! cargo run --release --example demo
+//! cargo run --release --example demo -- --protocol snet
 //! cargo run --release --example demo -- --no-resume
 //! ```
 
@@ -27,7 +28,7 @@ use clap::Parser;
 
 use crate::cutting_proxy::{CuttingProxy, Faults};
 use crate::http::Received;
-use crate::link::{Carrier, Listener, Sessions};
+use crate::link::{Carrier, Listener, Protocol, Sessions};
 use crate::progress::{Display, Progress, Snapshot};
 use crate::report::Report;
 use crate::source::Source;
@@ -65,9 +66,9 @@ struct Args {
     #[arg(long)]
     no_resume: bool,
 
-    /// Do not encrypt (RC4, which is no protection anyway)
-    #[arg(long, conflicts_with = "no_resume")]
-    plain: bool,
+    /// What the session speaks
+    #[arg(long, value_enum, default_value_t = Protocol::Native, conflicts_with = "no_resume")]
+    protocol: Protocol,
 }
 
 #[tokio::main]
@@ -99,7 +100,7 @@ async fn run(args: &Args) -> Result<bool, BoxError> {
     let carrier = if args.no_resume {
         Carrier::plain_tcp()
     } else {
-        Carrier::resumable(args.plain)
+        Carrier::resumable(args.protocol)
     };
     let listener = carrier.bind().await?;
     let proxy = CuttingProxy::start(listener.local_addr()?, faults(args, seed)).await?;

@@ -6,11 +6,11 @@
 //!
 //! ```no_run
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
-//! use unbroken::{Config, Listener, Snet};
+//! use unbroken::{Config, Listener};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::new().snet(Snet::rc4());
+//! let config = Config::new();
 //! let mut listener = Listener::bind("127.0.0.1:0", config.clone()).await?;
 //! let mut client = unbroken::connect(listener.local_addr()?, config).await?;
 //! let (mut server, _peer) = listener.accept().await?;
@@ -42,15 +42,31 @@
 //! - To watch and steer: [`ResumableTransport::handle`].
 //! - To carry sessions over something else: [`protocol`], which does no I/O.
 //!
+//! # Two protocols
+//!
+//! A session speaks the **native** protocol, which is the default, or **snet**, that of the Go and C# libraries of this name
+//! ([`Config::snet`]). A server told to accept snet speaks both on one port. What they do differently:
+//!
+//! | | native | snet |
+//! |---|---|---|
+//! | a writer waits | for acknowledgements and the peer's credit | for its history to have room |
+//! | a session can die of too much data | never | with links that buffer more than the history allows for |
+//! | `shutdown` is done | when the peer has everything, the end included | when a link has taken everything |
+//! | half-close | both ways | no |
+//! | a session's end reaches the peer | at once, with a reason | with its next resume, without one |
+//! | [`migrate`](Handle::migrate) | makes the new link before it breaks the old one | breaks first |
+//! | a silent link | pinged, then replaced | replaced |
+//!
 //! # What to know
 //!
 //! - **Flush.** Writing goes to the link in the same poll as far as the link takes it, but a link may buffer (TLS does): flush when
 //!   you wait for an answer.
-//! - **Drop drains.** What was written goes on its way after the transport was dropped, for
-//!   [`linger`](Config::linger) at most, as long as the runtime runs. `shutdown().await` first if you want to know.
-//! - **A session that dies is an error.** Expiry, refusal and a gap each return an [`Error`] of their own, inside the
-//!   [`std::io::Error`], once everything received has been read. Only the peer's own close reads as the end of the stream.
-//! - **snet is not security.** See [`Snet`].
+//! - **Shut down, or read to the end, before you drop.** Dropping drains: what was written goes on its way for
+//!   [`linger`](Config::linger) at most, as long as the runtime runs, and nobody hears whether it arrived. `shutdown().await` tells. A
+//!   transport that is dropped with bytes unread, and its write side not shut, resets the session.
+//! - **A session that dies is an error.** A reset, an expiry, a refusal and a gap each return an [`Error`] of their own, inside the
+//!   [`std::io::Error`], once everything received has been read. Only the end of the peer's stream reads as the end.
+//! - **Neither protocol encrypts yet** but for snet's RC4, which does not protect. Put TLS below, or stay on networks you trust.
 //!
 //! # Features
 //!

@@ -48,17 +48,20 @@ use self::{session_io::SessionIo, shared::Way};
 /// # Reading and writing
 ///
 /// Both go straight to the link, in the same poll. As with any buffered writer, call `flush` when you want everything to be on
-/// its way: it is done when the link has all that was written. While there is no link it is done at once, because the session holds the bytes
-/// and sends them on resume.
+/// its way: it is done when the link has all that the peer's credit allows. While there is no link it is done at once, because the session holds
+/// the bytes and sends them on resume.
 ///
-/// `shutdown` ends the write side and is done when a link has taken all that was written. snet has no end of stream to send: the peer
-/// learns of the end when the transport has been dropped, by being refused its next resume
-/// ([`CloseReason::Refused`](crate::CloseReason)), or at once if it takes the [end of a link](crate::Snet::fin_is_close) for it.
+/// `shutdown` ends the write side. In native it is done when the peer's transport has everything, the end included, over as many
+/// links as that takes; reading goes on until the peer ends its stream too. snet has no end of stream to send, so there it is done when
+/// a link has taken all that was written, and the peer learns of the end when the transport has been dropped, by being refused its
+/// next resume ([`CloseReason::Refused`](crate::CloseReason)), or at once if it takes the [end of a link](crate::Snet::fin_is_close)
+/// for it.
 ///
 /// # Dropping
 ///
 /// What was written goes on its way after the drop as well, for the configured [`linger`](crate::Config::linger) at most. That needs
-/// the runtime to go on running.
+/// the runtime to go on running. In native, dropping it with bytes unread while the write side was not shut resets the session instead,
+/// because the peer must not take for read what was not; what comes in after the drop is discarded.
 ///
 /// # Cancel safety
 ///

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{CloseReason, ProtocolError, ResumeError};
+use crate::error::{CloseReason, ProtocolError, RejectCode, ResumeError};
 
 /// Which end of a session this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub struct Arrived {
     pub attached: bool,
     /// What the peer did wrong. The session has given the link up.
     pub broken: Option<ProtocolError>,
+    /// Why the server does not take the link into use, and when it wants to be asked again. The session has given the link up.
+    pub rejected: Option<(RejectCode, Duration)>,
 }
 
 /// What a session has done so far.

@@ -293,6 +293,14 @@ impl SessionIo {
         if let Some(error) = arrived.broken {
             tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
         }
+        if let Some((reason, retry_after)) = arrived.rejected {
+            tracing::debug!(session = %self.id.short(), link = id, %reason, "the server rejects the link");
+            let error = Error::Rejected {
+                reason,
+                retry_after,
+            };
+            self.attempt_failed(error, fx);
+        }
         if arrived.attached && self.session.role() == Role::Client {
             self.attached(fx);
         }
@@ -433,6 +441,14 @@ impl SessionIo {
             self.unflushed = self.link.is_some();
             self.closing = Closing::No;
             self.close_by = None;
+            if self.link.is_some() {
+                // The old one is taken up again: whoever asked for a new one is told.
+                let gone = io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the new link was lost before the server used it",
+                );
+                self.attempt_failed(Error::Link(gone), fx);
+            }
             fx.phase_changed();
         }
         let over = matches!(self.session.phase(), Phase::Closed(_));

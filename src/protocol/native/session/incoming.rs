@@ -75,6 +75,7 @@ impl NativeSession {
                     limit,
                 } => self.on_attach(id, from, Receipt { received, limit }, arrived),
                 Frame::Reject(reject) if self.life.role == Role::Client => {
+                    arrived.rejected = Some((reject.code, reject.retry_after));
                     self.rejected(reject, now);
                     self.give_up(id, now);
                     Ok(())

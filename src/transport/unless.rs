@@ -6,16 +6,18 @@ use std::{
     task::Poll,
 };
 
-/// Runs `work` to its end, unless `event` comes before it.
+/// Runs `work` to its end, unless `event` comes before it; if it has come already, `work` does not begin.
 pub(crate) async fn unless<T>(
     event: impl Future<Output = ()>,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut event = pin!(event);
     let mut work = pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending => event.as_mut().poll(cx).map(|()| None),
+    poll_fn(|cx| {
+        if event.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        work.as_mut().poll(cx).map(Some)
     })
     .await
 }

@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use unbroken::{CloseReason, Config, Error, Listener, Snet, connect};
+use unbroken::{CloseReason, Config, Error, Listener, Refusal, Snet, connect};
 
 #[path = "support/bulk.rs"]
 mod bulk;
@@ -154,7 +154,10 @@ async fn bytes_to_the_server_that_overflow_the_history_are_a_gap_at_both_ends() 
 async fn bytes_to_the_client_that_overflow_the_history_are_a_gap_at_the_server_and_a_refusal_at_the_client()
  {
     let reasons = within(HUNG, swallow(Way::Down)).await;
-    assert_eq!(reasons, (CloseReason::Refused, CloseReason::Gap));
+    assert_eq!(
+        reasons,
+        (CloseReason::Refused(Refusal::Unexplained), CloseReason::Gap)
+    );
 }
 
 /// A link that took the upload along was good for something, though the client has heard nothing on it but the handshake.

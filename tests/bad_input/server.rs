@@ -22,7 +22,8 @@ const P: u64 = 0xffff_ffff_ffff_ffc5;
 fn a_wrong_first_byte_closes_the_link() {
     alone(async {
         let echo = Echo::start(config()).await;
-        for first in 1..=0xfe {
+        // Each but native's, behind which more has to come.
+        for first in (1..=0xfe).filter(|first| *first != b'U') {
             let mut link = echo.link().await;
             link.write_all(&[first]).await.expect("writing");
             closes_silently(&mut link, "a wrong first byte").await;

@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use unbroken::{CloseReason, Error, LinkState, protocol::snet::ResumeReply};
+use unbroken::{CloseReason, Error, LinkState, Refusal, protocol::snet::ResumeReply};
 
 use super::{
     memory_link::{Client, Fault, Server},
@@ -63,11 +63,14 @@ async fn snet_go_09_a_refused_session_is_an_error() {
     .await;
     net.restart_server(&plain());
     net.newest().cut(Fault::Reset);
-    assert_eq!(closed(&client.handle()).await, CloseReason::Refused);
+    assert_eq!(
+        closed(&client.handle()).await,
+        CloseReason::Refused(Refusal::Unexplained)
+    );
     expect(&mut client, b"last words").await;
     let error = read_error(&mut client).await;
-    assert_eq!(reason(&error), CloseReason::Refused);
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +134,7 @@ async fn eternal_terminal_16_a_gap_towards_the_client_is_terminal_with_an_error_
     let began = Instant::now();
     // All it gets is zeros.
     let error = read_error(&mut client).await;
-    assert_eq!(reason(&error), CloseReason::Refused);
+    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
     assert!(began.elapsed() < Duration::from_millis(50), "not at once");
     let dials = net.dials().len();
     assert_eq!(closed(&server.handle()).await, CloseReason::Gap);
@@ -148,7 +151,7 @@ async fn snet_go_11_a_servers_refusal_ends_a_client_at_once() {
     drop(server);
     expect(&mut client, b"good bye").await;
     let error = read_error(&mut client).await;
-    assert_eq!(reason(&error), CloseReason::Refused);
+    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
     assert!(
         dropped_at.elapsed() < Duration::from_millis(50),
         "{:?} to learn of the end",
@@ -166,7 +169,7 @@ async fn snet_go_11_a_servers_refusal_ends_a_client_at_once() {
     net.newest().cut(Fault::Reset);
     let result = within("the writer", writer).await.expect("no panic");
     let error = result.expect_err("the session is over");
-    assert_eq!(reason(&error), CloseReason::Refused);
+    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
     drop(server);
 }
 

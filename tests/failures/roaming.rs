@@ -142,16 +142,18 @@ async fn teleport_22_a_listener_serves_a_session_from_every_address() {
     let (mut server, peer) = within("the session", listener.accept())
         .await
         .expect("a session");
+    assert_eq!(server.handle().peer_addr(), Some(peer));
+    assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 1, 2));
     for turn in 1..10 {
         exchange(&mut client, &mut server).await;
         within("moving", client.handle().migrate())
             .await
             .expect("it moves");
-        resumed(&server.handle(), turn).await;
+        resumed(&server.handle(), turn.into()).await;
+        // Where it is now.
+        let peer = server.handle().peer_addr().expect("an address");
+        assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 1, 2 + turn));
     }
-    // The address of the link that opened the session; where it is now is nobody's business.
-    assert_eq!(server.handle().peer_addr(), Some(peer));
-    assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 1, 2));
 }
 
 /// A TCP link that a test can cut though nothing is in between.

@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout},
 };
-use unbroken::{CloseReason, Config, Error, LinkState, Snet, protocol::snet::ResumeReply};
+use unbroken::{CloseReason, Config, Error, LinkState, Refusal, Snet, protocol::snet::ResumeReply};
 
 use super::{
     memory_link::{Client, Fault, Server},
@@ -263,7 +263,10 @@ async fn a_dropped_server_gives_the_client_its_replay_and_then_zeros() {
     net.plan([Dial::CutAt(Server, 24 + 4000)]);
     net.set(Dial::Serve);
     expect(&mut client, &bytes).await;
-    assert_eq!(reason(&read_error(&mut client).await), CloseReason::Refused);
+    assert_eq!(
+        reason(&read_error(&mut client).await),
+        CloseReason::Refused(Refusal::Unexplained)
+    );
     assert!(server_handle.stats().replayed <= 10_000);
 }
 
@@ -325,7 +328,7 @@ async fn what_arrives_after_the_drop_is_counted_and_discarded() {
         }
     })
     .await;
-    assert_eq!(reason(&error), CloseReason::Refused);
+    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
     assert!(handle.stats().received <= client.handle().stats().sent);
 }
 

@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use unbroken::CloseReason;
+use unbroken::{CloseReason, Refusal};
 
 use super::{
     memory_link::{Client, Fault, Server},
@@ -194,7 +194,10 @@ async fn it_counts_down_a_servers_resume_window() {
     assert_eq!(lost.elapsed().as_secs(), 20);
     // And forgets the session: the client is told so.
     net.set(Dial::Serve);
-    assert_eq!(closed(&client.handle()).await, CloseReason::Refused);
+    assert_eq!(
+        closed(&client.handle()).await,
+        CloseReason::Refused(Refusal::Unexplained)
+    );
     // A link in time stops the clock.
     let mut net = Net::new(&config, ROOMY);
     let (mut client, mut server) = net.open(&plain()).await;

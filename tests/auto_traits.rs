@@ -2,13 +2,13 @@
 //! breaks users without a line of theirs changing, so each loss has to be meant.
 
 use unbroken::{
-    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, ResumeError,
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, Refusal, ResumeError,
     protocol::{
-        Arrived, Phase, ReplayBuffer, Role, ServerHandshake, Session, Settings, native,
+        Arrived, Phase, ReplayBuffer, Role, ServerHandshake, Session, Stats, native,
         snet::{
             Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Direction, Hello,
             KeyAgreement, Opened, PrivateKey, Proof, PublicKey, ResumeReply, ResumeRequest,
-            SessionKey, StreamCipher,
+            SessionKey, Settings, SnetSession, StreamCipher,
         },
     },
 };
@@ -37,13 +37,14 @@ fn errors_are_send_sync_unpin_and_static() {
         Error,
         HandshakeError,
         ProtocolError,
+        Refusal,
         ResumeError
     );
 }
 
 #[test]
 fn the_core_is_send_sync_unpin_and_static() {
-    assert_all!(Arrived, Phase, ReplayBuffer, Role, Settings);
+    assert_all!(Arrived, Phase, ReplayBuffer, Role, Settings, Stats);
     assert_all!(Challenge, CipherChoice, Counts, Direction, Hello);
     assert_all!(ServerHandshake);
     assert_all!(ClientOpen, ClientResume, Opened);
@@ -54,8 +55,8 @@ fn the_core_is_send_sync_unpin_and_static() {
 #[test]
 fn the_native_wire_is_send_sync_unpin_and_static() {
     use native::{
-        Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Item, Kind, Opened, Prelude,
-        Reject, RejectCode, SessionSecret,
+        Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Identity, Item, Kind,
+        NativeSession, Opened, Prelude, Reject, RejectCode, SessionSecret, Settings, Tombstone,
     };
 
     assert_all!(
@@ -68,23 +69,27 @@ fn the_native_wire_is_send_sync_unpin_and_static() {
     );
     assert_all!(Decoder, Frame, Head, Item, Reject, RejectCode);
     assert_all!(Kind, Prelude);
+    assert_all!(Identity, NativeSession, Settings, Tombstone);
 }
 
 /// It holds ciphers, which need not be `Sync`: each has one user.
 #[test]
-fn a_session_of_the_core_is_send_unpin_and_static() {
-    assert_send::<Session>();
-    assert_unpin::<Session>();
-    assert_static::<Session>();
+fn an_snet_session_is_send_unpin_and_static() {
+    assert_send::<SnetSession>();
+    assert_unpin::<SnetSession>();
+    assert_static::<SnetSession>();
     assert_send::<Box<dyn StreamCipher>>();
+    assert_send::<Box<dyn Session>>();
 }
 
 #[cfg(feature = "transport")]
 #[test]
 fn the_transport_is_send_sync_unpin_and_static() {
-    use unbroken::{Config, Handle, LinkState, ResumableTransport, SessionId, Snet, Stats};
+    use unbroken::{Config, Handle, LinkState, ResumableTransport, SessionId, Snet};
 
-    assert_all!(ResumableTransport, Handle, LinkState, SessionId, Stats);
+    assert_all!(ResumableTransport, Handle, LinkState, SessionId);
+    // At the root as well.
+    assert_all!(unbroken::Stats);
     assert_all!(Config, Snet);
 }
 

@@ -12,9 +12,9 @@ use core_ends::{Ends, WINDOW, bytes, expire, hand, limits, lose, read_all};
 use core_pair::{End, InFlight, Pair, Side};
 use core_snet::{Snet, settings};
 use unbroken::{
-    CloseReason, ResumeError,
+    CloseReason, Refusal, ResumeError,
     protocol::{
-        Arrived, Phase,
+        Arrived, Phase, Session,
         snet::{CipherChoice, Counts},
     },
 };
@@ -130,7 +130,7 @@ fn snet_go_05_counts_of_the_peer_size_nothing() {
     let before = (
         ends.server.counts(),
         ends.server.room(),
-        ends.server.receive_room(),
+        ends.server.wanted(),
     );
     for (sent, received, expected) in [
         (MAX, MAX, ResumeError::ReceivedTooMuch),
@@ -149,7 +149,7 @@ fn snet_go_05_counts_of_the_peer_size_nothing() {
         let after = (
             ends.server.counts(),
             ends.server.room(),
-            ends.server.receive_room(),
+            ends.server.wanted(),
         );
         assert_eq!(after, before);
     }
@@ -159,11 +159,14 @@ fn snet_go_05_counts_of_the_peer_size_nothing() {
         received: 4,
     };
     ends.server.attach(1, peer, 3, ends.now).unwrap();
-    assert_eq!((ends.server.receive_room(), ends.server.room()), (253, 256));
+    assert_eq!((ends.server.wanted(), ends.server.room()), (253, 256));
     let mut wire = b"hi".to_vec();
     assert_eq!(
-        ends.server.arrived(&mut wire, ends.now),
-        Arrived::Fresh(0..2)
+        ends.server.receive(1, &mut wire, ends.now),
+        Arrived {
+            fresh: 0..2,
+            ..Arrived::default()
+        }
     );
 }
 
@@ -276,7 +279,10 @@ fn eternal_terminal_16_gap_that_the_server_finds_is_final_at_both_ends() {
         }
         pair.heal();
         assert_eq!(pair.server.refusals, [ResumeError::Gap]);
-        assert_eq!(pair.client.closed(), Some(CloseReason::Refused));
+        assert_eq!(
+            pair.client.closed(),
+            Some(CloseReason::Refused(Refusal::Unexplained))
+        );
         pair.pass(WINDOW);
         assert_eq!(pair.server.closed(), Some(CloseReason::Gap));
     }

@@ -8,10 +8,10 @@ use std::{
 use rc4::{KeyInit, StreamCipher};
 use serde_json::Value;
 use unbroken::protocol::{
-    Arrived, Handshake, Role, Session, Settings,
+    Handshake, LinkId, Role, Session,
     snet::{
         Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Hello, KeyAgreement, Opened,
-        PrivateKey, PublicKey, ResumeReply, ServerHandshake, SessionKey,
+        PrivateKey, PublicKey, ResumeReply, ServerHandshake, SessionKey, Settings, SnetSession,
     },
 };
 
@@ -182,7 +182,7 @@ impl Pieces {
 
 /// One of our ends in the place of a recorded one.
 struct End {
-    session: Option<Session>,
+    session: Option<SnetSession>,
     wrote: Vec<u8>,
     received: Vec<u8>,
     now: Instant,
@@ -228,29 +228,28 @@ impl End {
     }
 
     /// The data that follows a handshake, in and out.
-    fn carry(&mut self, mut input: &[u8], said: &mut Vec<u8>) {
+    fn carry(&mut self, link: LinkId, mut input: &[u8], said: &mut Vec<u8>) {
         let session = self.session.as_mut().expect("the handshake is over");
         assert_eq!(session.write(&self.wrote), self.wrote.len());
         self.wrote.clear();
         loop {
-            let (first, second) = session.unsent();
+            let unsent = session.transmit(self.now).concat();
             let before = said.len();
-            said.extend(first.iter().chain(second).take(self.pieces.next()));
+            said.extend(unsent.iter().take(self.pieces.next()));
             let sent = said.len() - before;
-            session.handed(sent);
+            session.transmitted(sent);
 
             let (piece, rest) = input.split_at(self.pieces.next().min(input.len()));
             input = rest;
             let mut piece = piece.to_vec();
-            let Arrived::Fresh(fresh) = session.arrived(&mut piece, self.now) else {
-                panic!("offsets ran out");
-            };
-            self.received.extend(&piece[fresh]);
+            let arrived = session.receive(link, &mut piece, self.now);
+            assert_eq!(arrived.broken, None);
+            self.received.extend(&piece[arrived.fresh]);
             if piece.is_empty() && sent == 0 {
                 break;
             }
         }
-        session.detach(self.now);
+        session.link_failed(link, self.now);
     }
 }
 
@@ -272,7 +271,7 @@ fn our_client_says_what_the_recorded_client_said() {
                         .clone();
                     assert_eq!(opened.id, recording.id, "{}", recording.name);
                     let mut session =
-                        Session::new(Role::Client, opened, recording.settings(), end.now);
+                        SnetSession::new(Role::Client, opened, recording.settings(), end.now);
                     session
                         .attach(0, Counts::default(), 0, end.now)
                         .expect("the first link");
@@ -298,7 +297,7 @@ fn our_client_says_what_the_recorded_client_said() {
                     let attached = session.attach(nth as u64, server, counts.received, end.now);
                     attached.expect("it can go on");
                 }
-                end.carry(input, &mut said);
+                end.carry(nth as u64, input, &mut said);
                 let place = format!("{}, connection {nth}, {pieces:?}", recording.name);
                 assert_eq!(said, connection.from_client, "{place}");
             }
@@ -341,7 +340,7 @@ fn our_server_says_what_the_recorded_server_said() {
                                 key: key.expect("it wants a session"),
                             };
                             let settings = recording.settings();
-                            let session = Session::new(Role::Server, opened, settings, end.now);
+                            let session = SnetSession::new(Role::Server, opened, settings, end.now);
                             end.session = Some(session);
                         }
                         Some(Hello::Resume(request)) => {
@@ -361,7 +360,7 @@ fn our_server_says_what_the_recorded_server_said() {
                 session
                     .attach(nth as u64, peer, stated, end.now)
                     .expect("it can go on");
-                end.carry(input, &mut said);
+                end.carry(nth as u64, input, &mut said);
                 let place = format!("{}, connection {nth}, {pieces:?}", recording.name);
                 assert_eq!(said, connection.from_server, "{place}");
             }

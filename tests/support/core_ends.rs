@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use unbroken::{
     ResumeError,
     protocol::{
-        Arrived, Role, Session, Settings,
-        snet::{CipherChoice, Counts, Opened, SessionKey},
+        LinkId, Role, Session,
+        snet::{CipherChoice, Counts, Opened, SessionKey, Settings, SnetSession},
     },
 };
 
@@ -29,8 +29,8 @@ pub(crate) fn limits(history: usize) -> Limits {
 
 /// Both ends of a session without anything between them.
 pub(crate) struct Ends {
-    pub(crate) client: Session,
-    pub(crate) server: Session,
+    pub(crate) client: SnetSession,
+    pub(crate) server: SnetSession,
     pub(crate) now: Instant,
     pub(crate) request: u64,
 }
@@ -42,8 +42,8 @@ impl Ends {
             key: SessionKey::new(*b"8 bytes."),
         };
         let now = Instant::now();
-        let mut client = Session::new(Role::Client, opened.clone(), settings.clone(), now);
-        let mut server = Session::new(Role::Server, opened, settings, now);
+        let mut client = SnetSession::new(Role::Client, opened.clone(), settings.clone(), now);
+        let mut server = SnetSession::new(Role::Server, opened, settings, now);
         for end in [&mut client, &mut server] {
             end.attach(0, Counts::default(), 0, now)
                 .expect("nothing has been counted");
@@ -80,23 +80,30 @@ impl Ends {
             Side::Server => (&mut self.client, &mut self.server),
         };
         let mut bytes = hand(from, most);
-        let Arrived::Fresh(fresh) = to.arrived(&mut bytes, self.now) else {
-            panic!("offsets ran out");
-        };
-        to.store(&bytes[fresh]);
+        let arrived = to.receive(link(to), &mut bytes, self.now);
+        to.store(&bytes[arrived.fresh]);
         bytes.len()
     }
 }
 
+/// The number of the link in use.
+pub(crate) fn link(session: &SnetSession) -> LinkId {
+    let mut numbers = (0..100).rev();
+    numbers
+        .find(|link| session.holds(*link))
+        .expect("it has a link")
+}
+
 /// Takes at most `most` bytes off a session, for a link.
-pub(crate) fn hand(session: &mut Session, most: usize) -> Vec<u8> {
-    let (first, second) = session.unsent();
-    let bytes: Vec<u8> = first.iter().chain(second).take(most).copied().collect();
-    session.handed(bytes.len());
+pub(crate) fn hand(session: &mut SnetSession, most: usize) -> Vec<u8> {
+    // snet sends nothing because of the time.
+    let pieces = session.transmit(Instant::now());
+    let bytes: Vec<u8> = pieces.concat().into_iter().take(most).collect();
+    session.transmitted(bytes.len());
     bytes
 }
 
-pub(crate) fn read_all(session: &mut Session, now: Instant) -> Vec<u8> {
+pub(crate) fn read_all(session: &mut SnetSession, now: Instant) -> Vec<u8> {
     let mut out = vec![0; session.waiting()];
     let count = session.read(&mut out, now);
     assert_eq!(count, out.len());
@@ -108,7 +115,7 @@ pub(crate) fn bytes(count: usize) -> Vec<u8> {
 }
 
 /// Writes and hands to a link that delivers none of it, until `count` bytes are gone.
-pub(crate) fn lose(session: &mut Session, count: usize) {
+pub(crate) fn lose(session: &mut SnetSession, count: usize) {
     let mut lost = 0;
     while lost < count {
         lost += session.write(&bytes(count - lost));

@@ -8,12 +8,13 @@ use std::{
 };
 
 use unbroken::{
-    CloseReason, ResumeError,
+    CloseReason, Refusal, ResumeError,
     protocol::{
-        Arrived, Handshake, Phase, Role, Session, Settings,
+        Handshake, LinkId, Phase, Role, Session,
         snet::{
             Challenge, CipherChoice, ClientOpen, ClientResume, Counts, Direction, Hello,
-            KeyAgreement, Opened, PrivateKey, ResumeReply, ServerHandshake, StreamCipher,
+            KeyAgreement, Opened, PrivateKey, ResumeReply, ServerHandshake, Settings, SnetSession,
+            StreamCipher,
         },
     },
 };
@@ -114,26 +115,29 @@ fn say(handshake: &mut impl Handshake, most: usize, out: &mut Vec<u8>) {
 }
 
 /// Writes what a session has to send into `out`, which is to have at most `most` bytes.
-fn send(session: &mut Session, most: usize, out: &mut Vec<u8>) {
-    let (first, second) = session.unsent();
+fn send(session: &mut SnetSession, most: usize, now: Instant, out: &mut Vec<u8>) {
+    let pieces = session.transmit(now);
     let before = out.len();
-    out.extend(first.iter().chain(second).take(most - before));
+    out.extend(pieces.into_iter().flatten().take(most - before));
     let count = out.len() - before;
-    session.handed(count);
+    session.transmitted(count);
 }
 
-fn take(session: &mut Session, bytes: &mut [u8], now: Instant) {
+fn take(session: &mut SnetSession, id: LinkId, bytes: &mut [u8], now: Instant) {
     assert!(
-        bytes.len() <= session.receive_room(),
+        bytes.len() <= session.wanted(),
         "more was read than there is room for"
     );
-    match session.arrived(bytes, now) {
-        Arrived::Fresh(range) => session.store(&bytes[range]),
-        Arrived::Exhausted => panic!("no test sends 2^64 bytes"),
-    }
+    let arrived = session.receive(id, bytes, now);
+    assert_eq!(arrived.broken, None);
+    session.store(&bytes[arrived.fresh]);
+    assert!(
+        session.phase() != Phase::Closed(CloseReason::Exhausted),
+        "no test sends 2^64 bytes"
+    );
 }
 
-fn over(session: &Session) -> Option<CloseReason> {
+fn over(session: &SnetSession) -> Option<CloseReason> {
     match session.phase() {
         Phase::Closed(reason) => Some(reason),
         Phase::Attached | Phase::Detached(_) => None,
@@ -150,9 +154,10 @@ enum Attempt {
 pub(crate) struct SnetClient {
     settings: Settings,
     numbers: Numbers,
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<SnetSession>,
     attempt: Option<(usize, Attempt)>,
-    link: Option<usize>,
+    /// With the session's number for it.
+    link: Option<(usize, LinkId)>,
     requests: u64,
     /// How many links were given up because the session had moved on during the handshake.
     failed_attaches: usize,
@@ -171,6 +176,10 @@ impl SnetClient {
         }
     }
 
+    fn is_on(&self, link: usize) -> bool {
+        self.link.is_some_and(|(on, _)| on == link)
+    }
+
     /// The handshake is over once the last message is on the link: then the link is the session's.
     fn attach(&mut self, now: Instant) {
         let (peer, stated) = match &self.attempt {
@@ -181,7 +190,7 @@ impl SnetClient {
         let session = self.session.as_mut().expect("opened with message 2");
         if let Some((link, _)) = self.attempt.take() {
             match session.attach(self.requests, peer, stated, now) {
-                Ok(()) => self.link = Some(link),
+                Ok(()) => self.link = Some((link, self.requests)),
                 // What was written since the counts were checked has pushed out what the server lacks; the next resume says so.
                 Err(ResumeError::Gap) => self.failed_attaches += 1,
                 Err(other) => panic!("checked, and nothing arrived since: {other}"),
@@ -208,8 +217,10 @@ impl End for SnetClient {
                 self.attach(now);
             }
         }
-        if let Some(session) = self.session.as_mut().filter(|_| self.link == Some(link)) {
-            send(session, most, &mut out);
+        if let (Some(session), Some((on, _))) = (&mut self.session, self.link)
+            && on == link
+        {
+            send(session, most, now, &mut out);
         }
         out
     }
@@ -218,7 +229,7 @@ impl End for SnetClient {
         match (&self.attempt, &self.session) {
             (Some((on, Attempt::Open(open))), _) if *on == link => open.wanted(),
             (Some((on, Attempt::Resume(resume, ..))), _) if *on == link => resume.wanted(),
-            (_, Some(session)) if self.link == Some(link) => session.receive_room(),
+            (_, Some(session)) if self.is_on(link) => session.wanted(),
             _ => 0,
         }
     }
@@ -229,7 +240,8 @@ impl End for SnetClient {
                 open.receive(bytes).expect("the server's message is right");
                 if let Some(opened) = open.opened() {
                     let settings = self.settings.clone();
-                    *session = Some(Session::new(Role::Client, opened.clone(), settings, now));
+                    let opened = opened.clone();
+                    *session = Some(SnetSession::new(Role::Client, opened, settings, now));
                 }
             }
             (Some((on, Attempt::Resume(resume, _, peer))), Some(session)) if *on == link => {
@@ -239,7 +251,7 @@ impl End for SnetClient {
                 match resume.reply() {
                     None => {}
                     Some(ResumeReply::Refused) => {
-                        session.close(CloseReason::Refused);
+                        session.close(CloseReason::Refused(Refusal::Unexplained));
                         self.attempt = None;
                     }
                     Some(ResumeReply::Granted { counts, .. }) => match session.check(counts) {
@@ -255,7 +267,10 @@ impl End for SnetClient {
                     },
                 }
             }
-            (_, Some(session)) if self.link == Some(link) => take(session, bytes, now),
+            (_, Some(session)) => match self.link {
+                Some((on, id)) if on == link => take(session, id, bytes, now),
+                _ => panic!("nothing is wanted of this link"),
+            },
             _ => panic!("nothing is wanted of this link"),
         }
     }
@@ -264,14 +279,14 @@ impl End for SnetClient {
         if self.attempt.as_ref().is_some_and(|(on, _)| *on == link) {
             self.attempt = None;
         }
-        if self.link == Some(link) {
-            self.link = None;
-            self.session.as_mut().expect("it has a link").detach(now);
+        if let Some((_, id)) = self.link.take_if(|(on, _)| *on == link) {
+            let session = self.session.as_mut().expect("it has a link");
+            session.link_failed(id, now);
         }
     }
 
     fn holds(&self, link: usize) -> bool {
-        self.link == Some(link) || self.attempt.as_ref().is_some_and(|(on, _)| *on == link)
+        self.is_on(link) || self.attempt.as_ref().is_some_and(|(on, _)| *on == link)
     }
 
     fn write(&mut self, bytes: &[u8]) -> usize {
@@ -332,8 +347,8 @@ struct Pending {
 
 /// A session of the server's; unproved until some message 3 has come in.
 pub(crate) struct Entry {
-    pub(crate) session: Session,
-    link: Option<usize>,
+    pub(crate) session: SnetSession,
+    link: Option<(usize, LinkId)>,
 }
 
 /// A server: the sessions that can be resumed, and the handshakes under way.
@@ -366,7 +381,7 @@ impl SnetServer {
     }
 
     /// The session of the application.
-    pub(crate) fn session(&mut self) -> Option<&mut Session> {
+    pub(crate) fn session(&mut self) -> Option<&mut SnetSession> {
         let entry = self.registry.get_mut(self.accepted.first()?)?;
         Some(&mut entry.session)
     }
@@ -382,7 +397,7 @@ impl SnetServer {
                     .open(&key, id, challenge)
                     .expect("it wants a session");
                 let opened = Opened { id, key };
-                let session = Session::new(Role::Server, opened, self.settings.clone(), now);
+                let session = SnetSession::new(Role::Server, opened, self.settings.clone(), now);
                 self.registry.insert(
                     id,
                     Entry {
@@ -440,7 +455,7 @@ impl SnetServer {
             .attach(pending.request, pending.peer, pending.stated, now);
         match attached {
             Ok(()) => {
-                entry.link = Some(link);
+                entry.link = Some((link, pending.request));
                 if !self.accepted.contains(&pending.id) {
                     self.accepted.push(pending.id);
                 }
@@ -452,18 +467,18 @@ impl SnetServer {
     fn on(&self, link: usize) -> Option<&Entry> {
         self.registry
             .values()
-            .find(|entry| entry.link == Some(link))
+            .find(|entry| entry.link.is_some_and(|(on, _)| on == link))
     }
 
     fn on_mut(&mut self, link: usize) -> Option<&mut Entry> {
         self.registry
             .values_mut()
-            .find(|entry| entry.link == Some(link))
+            .find(|entry| entry.link.is_some_and(|(on, _)| on == link))
     }
 }
 
 impl End for SnetServer {
-    fn transmit(&mut self, link: usize, most: usize, _now: Instant) -> Vec<u8> {
+    fn transmit(&mut self, link: usize, most: usize, now: Instant) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some((handshake, pending)) = self.handshakes.get_mut(&link) {
             say(handshake, most, &mut out);
@@ -472,7 +487,7 @@ impl End for SnetServer {
                 self.handshakes.remove(&link);
             }
         } else if let Some(entry) = self.on_mut(link) {
-            send(&mut entry.session, most, &mut out);
+            send(&mut entry.session, most, now, &mut out);
         }
         out
     }
@@ -480,9 +495,7 @@ impl End for SnetServer {
     fn wanted(&self, link: usize) -> usize {
         match self.handshakes.get(&link) {
             Some((handshake, _)) => handshake.wanted(),
-            None => self
-                .on(link)
-                .map_or(0, |entry| entry.session.receive_room()),
+            None => self.on(link).map_or(0, |entry| entry.session.wanted()),
         }
     }
 
@@ -497,15 +510,17 @@ impl End for SnetServer {
             }
         } else {
             let entry = self.on_mut(link).expect("something is wanted of this link");
-            take(&mut entry.session, bytes, now);
+            let (_, id) = entry.link.expect("it is on this one");
+            take(&mut entry.session, id, bytes, now);
         }
     }
 
     fn link_failed(&mut self, link: usize, now: Instant) {
         self.handshakes.remove(&link);
-        if let Some(entry) = self.on_mut(link) {
-            entry.link = None;
-            entry.session.detach(now);
+        if let Some(entry) = self.on_mut(link)
+            && let Some((_, id)) = entry.link.take()
+        {
+            entry.session.link_failed(id, now);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     io,
     pin::Pin,
     sync::{
@@ -12,9 +13,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// Orders what happens on different links.
 static TICKS: AtomicU64 = AtomicU64::new(1);
@@ -88,8 +93,14 @@ struct Pipe {
     delivered: usize,
     /// The link is reset once so many bytes were delivered.
     cut_at: Option<usize>,
-    /// Nothing more will be written.
-    ended: bool,
+    /// How long what is written is on its way.
+    delay: Duration,
+    /// When what the buffer holds arrives, in the order in which it was written, and how much each time. Empty without a delay.
+    arrivals: VecDeque<(Instant, usize)>,
+    /// How much of what the buffer holds has arrived.
+    arrived: usize,
+    /// Nothing more will be written; the end arrives then.
+    ended: Option<Instant>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -103,8 +114,51 @@ struct End {
     dropped: Option<u64>,
 }
 
+impl Pipe {
+    fn write(&mut self, bytes: &[u8]) {
+        self.buffer.extend(bytes);
+        self.log.extend(bytes);
+        if self.delay.is_zero() {
+            self.arrived += bytes.len();
+        } else {
+            self.arrivals
+                .push_back((Instant::now() + self.delay, bytes.len()));
+        }
+    }
+
+    fn end(&mut self) {
+        let at = Instant::now() + self.delay;
+        self.ended.get_or_insert(at);
+    }
+
+    /// Sees what has arrived by now. Returns when more does, if anything is on its way.
+    fn advance(&mut self) -> Option<Instant> {
+        if self.delay.is_zero() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some((at, count)) = self.arrivals.front()
+            && *at <= now
+        {
+            self.arrived += count;
+            self.arrivals.pop_front();
+        }
+        let next = self.arrivals.front().map(|(at, _)| *at).or(self.ended);
+        next.filter(|at| *at > now)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.buffer.is_empty() && self.ended.is_some_and(|at| at <= Instant::now())
+    }
+}
+
 /// A link, each direction of which holds `capacity` bytes.
 pub(crate) fn link(capacity: usize) -> (MemoryLink, MemoryLink, Wire) {
+    slow_link(capacity, Duration::ZERO)
+}
+
+/// A link whose bytes take `delay` to arrive, and count for the capacity meanwhile.
+pub(crate) fn slow_link(capacity: usize, delay: Duration) -> (MemoryLink, MemoryLink, Wire) {
     assert!(capacity > 0);
     let pipe = || Pipe {
         buffer: VecDeque::new(),
@@ -112,7 +166,10 @@ pub(crate) fn link(capacity: usize) -> (MemoryLink, MemoryLink, Wire) {
         log: Vec::new(),
         delivered: 0,
         cut_at: None,
-        ended: false,
+        delay,
+        arrivals: VecDeque::new(),
+        arrived: 0,
+        ended: None,
         reader: None,
         writer: None,
     };
@@ -123,6 +180,7 @@ pub(crate) fn link(capacity: usize) -> (MemoryLink, MemoryLink, Wire) {
     let end = |side| MemoryLink {
         side,
         wire: wire.clone(),
+        timer: None,
     };
     (end(Client), end(Server), wire.clone())
 }
@@ -224,6 +282,8 @@ fn failed(kind: io::ErrorKind) -> Poll<io::Result<usize>> {
 pub(crate) struct MemoryLink {
     side: Side,
     wire: Wire,
+    /// For what is on its way to be read.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl MemoryLink {
@@ -235,20 +295,32 @@ impl MemoryLink {
         drop(state);
         result
     }
+
+    /// Wakes at that time, unless the link is polled before.
+    fn wake_at(&mut self, at: Option<Instant>, cx: &mut Context<'_>) {
+        let Some(at) = at else { return };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        timer.as_mut().reset(at);
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
 }
 
 impl AsyncRead for MemoryLink {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let from = self.side.other();
+        let mut arrives = None;
         let (result, woken) = self.poll(|state| {
             state.check_cut(from);
             let end = &state.ends[self.side as usize];
             let (fault, lie) = (end.fault, end.lie);
             let pipe = &mut state.pipes[from as usize];
+            arrives = pipe.advance();
             let result = match (fault, lie) {
                 (Some(Fault::Reset), _) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 (Some(Fault::End), _) => Poll::Ready(Ok(())),
@@ -265,14 +337,15 @@ impl AsyncRead for MemoryLink {
                     buf.put_slice(&[0xee][..buf.remaining().min(1)]);
                     Poll::Pending
                 }
-                (None, _) if !pipe.buffer.is_empty() => {
+                (None, _) if pipe.arrived > 0 => {
                     let left = pipe.cut_at.map_or(usize::MAX, |at| at - pipe.delivered);
-                    let count = pipe.buffer.len().min(buf.remaining()).min(left);
+                    let count = pipe.arrived.min(buf.remaining()).min(left);
                     buf.put_slice(&pipe.buffer.drain(..count).collect::<Vec<_>>());
+                    pipe.arrived -= count;
                     pipe.delivered += count;
                     Poll::Ready(Ok(()))
                 }
-                (None, _) if pipe.ended => Poll::Ready(Ok(())),
+                (None, _) if pipe.has_ended() => Poll::Ready(Ok(())),
                 (None, _) => Poll::Pending,
             };
             if result.is_pending() {
@@ -289,6 +362,9 @@ impl AsyncRead for MemoryLink {
             (result, woken)
         });
         woken.into_iter().for_each(Waker::wake);
+        if result.is_pending() {
+            self.wake_at(arrives, cx);
+        }
         result
     }
 }
@@ -306,15 +382,14 @@ impl AsyncWrite for MemoryLink {
             let pipe = &mut state.pipes[self.side as usize];
             let result = match (fault, lie) {
                 (Some(Fault::Reset | Fault::End), _) => failed(io::ErrorKind::ConnectionReset),
-                (None | Some(Fault::Deaf), _) if peer_gone || pipe.ended => {
+                (None | Some(Fault::Deaf), _) if peer_gone || pipe.ended.is_some() => {
                     failed(io::ErrorKind::BrokenPipe)
                 }
                 (None, Some(Lie::WritesNothing)) => Poll::Ready(Ok(0)),
                 (None, Some(Lie::WritesTooMuch)) => Poll::Ready(Ok(bytes.len() + 1)),
                 (None | Some(Fault::Deaf), _) if pipe.buffer.len() < pipe.capacity => {
                     let count = bytes.len().min(pipe.capacity - pipe.buffer.len());
-                    pipe.buffer.extend(&bytes[..count]);
-                    pipe.log.extend(&bytes[..count]);
+                    pipe.write(&bytes[..count]);
                     let end = &mut state.ends[self.side as usize];
                     end.first_written = end.first_written.or_else(|| Some(tick()));
                     Poll::Ready(Ok(count))
@@ -340,7 +415,7 @@ impl AsyncWrite for MemoryLink {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let reader = self.poll(|state| {
             let pipe = &mut state.pipes[self.side as usize];
-            pipe.ended = true;
+            pipe.end();
             pipe.reader.take()
         });
         if let Some(reader) = reader {
@@ -355,7 +430,7 @@ impl Drop for MemoryLink {
         let side = self.side;
         self.wire.change(|state| {
             state.ends[side as usize].dropped = Some(tick());
-            state.pipes[side as usize].ended = true;
+            state.pipes[side as usize].end();
         });
     }
 }

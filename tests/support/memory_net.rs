@@ -20,11 +20,11 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 use unbroken::{
-    Accepted, Acceptor, CloseReason, Config, Connector, Error, Handle, LinkState,
+    Accepted, Acceptor, CloseReason, Config, Connector, Error, Handle, LinkState, Refusal,
     ResumableTransport, Snet,
 };
 
-use super::memory_link::{Client, Fault, MemoryLink, Server, Side, Wire, link};
+use super::memory_link::{Client, Fault, MemoryLink, Server, Side, Wire, slow_link};
 
 /// After how long a test counts as hung; virtual time, or real time where sockets are.
 pub(crate) const HUNG: Duration = Duration::from_secs(60);
@@ -57,6 +57,8 @@ pub(crate) struct Net {
 
 struct Shared {
     capacity: usize,
+    /// How long bytes are on their way.
+    delay: Duration,
     accepted: mpsc::UnboundedSender<Result<Accepted, Error>>,
     state: Mutex<State>,
 }
@@ -73,6 +75,11 @@ struct State {
 impl Net {
     /// A server configured like this, with links that hold `capacity` bytes in each direction.
     pub(crate) fn new(server: &Config, capacity: usize) -> Self {
+        Self::slow(server, capacity, Duration::ZERO)
+    }
+
+    /// The same, with links whose bytes take `delay` to arrive.
+    pub(crate) fn slow(server: &Config, capacity: usize, delay: Duration) -> Self {
         let (sender, accepted) = mpsc::unbounded_channel();
         let state = State {
             acceptor: Acceptor::new(server.clone()),
@@ -85,6 +92,7 @@ impl Net {
         Self {
             shared: Arc::new(Shared {
                 capacity,
+                delay,
                 accepted: sender,
                 state: Mutex::new(state),
             }),
@@ -146,8 +154,7 @@ impl Net {
 
     /// A new link for a raw client, whose other end the acceptor takes.
     pub(crate) fn raw_link(&self) -> (MemoryLink, Wire) {
-        let (client, server, wire) = link(self.shared.capacity);
-        self.shared.lock().wires.push(wire.clone());
+        let (client, server, wire) = self.shared.make_link();
         self.shared.serve(server);
         (client, wire)
     }
@@ -242,7 +249,7 @@ impl Shared {
     }
 
     fn make_link(self: &Arc<Self>) -> (MemoryLink, MemoryLink, Wire) {
-        let (client, server, wire) = link(self.capacity);
+        let (client, server, wire) = slow_link(self.capacity, self.delay);
         self.lock().wires.push(wire.clone());
         (client, server, wire)
     }
@@ -290,7 +297,7 @@ impl Service<()> for Dialer {
     }
 }
 
-/// Without a cipher, and without a clock that doubts silent links.
+/// snet without a cipher, and without a clock that doubts silent links.
 pub(crate) fn plain() -> Config {
     Config::new().snet(Snet::plain().silence(None))
 }
@@ -299,6 +306,82 @@ pub(crate) fn plain() -> Config {
 pub(crate) fn plain_history(bytes: usize) -> Config {
     Config::new().snet(Snet::plain().silence(None).history(bytes))
 }
+
+/// native with this window.
+pub(crate) fn native_window(bytes: usize) -> Config {
+    Config::new().window(bytes)
+}
+
+/// What a test speaks whose body is the same for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Snet,
+    Native,
+}
+
+impl Protocol {
+    pub(crate) fn config(self) -> Config {
+        match self {
+            Self::Snet => plain(),
+            Self::Native => Config::new(),
+        }
+    }
+
+    /// The same, keeping so much of what was sent.
+    pub(crate) fn keeping(self, bytes: usize) -> Config {
+        match self {
+            Self::Snet => plain_history(bytes),
+            Self::Native => native_window(bytes),
+        }
+    }
+
+    /// How many bytes of handshake a client sends on resume, before it goes on.
+    pub(crate) fn resume_sent(self) -> usize {
+        match self {
+            Self::Snet => RESUME_SENT,
+            Self::Native => NATIVE_RESUME + NATIVE_CONFIRM,
+        }
+    }
+
+    /// The same of a server, on resume.
+    pub(crate) fn resume_reply(self) -> usize {
+        match self {
+            Self::Snet => REPLY,
+            Self::Native => NATIVE_RESUMED,
+        }
+    }
+
+    /// Why a session is over for a client whose server knows nothing of it.
+    pub(crate) fn unknown(self) -> CloseReason {
+        CloseReason::Refused(match self {
+            Self::Snet => Refusal::Unexplained,
+            Self::Native => Refusal::Unknown,
+        })
+    }
+}
+
+/// Makes two tests of each function that takes the [`Protocol`]: `over_snet` and `over_native` in a module of its name.
+// Each of its users takes a part of it.
+#[allow(unused_macros)]
+macro_rules! over_both {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        mod $name {
+            use super::super::memory_net::Protocol;
+
+            #[tokio::test(start_paused = true)]
+            async fn over_snet() {
+                super::$name(Protocol::Snet).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn over_native() {
+                super::$name(Protocol::Native).await;
+            }
+        }
+    )*};
+}
+#[allow(unused_imports)]
+pub(crate) use over_both;
 
 /// Bounds a wait.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
@@ -426,14 +509,21 @@ pub(crate) async fn exchange(client: &mut ResumableTransport, server: &mut Resum
     }
 }
 
-/// How many bytes of handshake a client sends.
+/// How many bytes of handshake a client sends over snet.
 pub(crate) const OPEN_SENT: usize = 9 + 16;
-/// The same on a resume.
+/// The same on resume.
 pub(crate) const RESUME_SENT: usize = 41 + 16;
 /// How many a server sends, on either.
 pub(crate) const REPLY: usize = 24;
 
-/// What `side` wrote on a link after the handshake.
+/// The handshake's messages over native, the client's first ones with the prelude.
+pub(crate) const NATIVE_OPEN: usize = 16 + 4 + 8;
+pub(crate) const NATIVE_OPENED: usize = 4 + 64;
+pub(crate) const NATIVE_RESUME: usize = 16 + 4 + 44;
+pub(crate) const NATIVE_RESUMED: usize = 4 + 56;
+pub(crate) const NATIVE_CONFIRM: usize = 4 + 40;
+
+/// What `side` wrote on an snet link after the handshake.
 pub(crate) fn stream(wire: &Wire, side: Side) -> Vec<u8> {
     let written = wire.written(side);
     let handshake = match (side, wire.written(Client)[0]) {

@@ -159,7 +159,8 @@ impl Session for NativeSession {
     }
 
     fn store(&mut self, bytes: &[u8]) {
-        if !self.life.is_dropped() && self.verdict.is_none() {
+        // Whatever else has become of the session by now: they were received before it did.
+        if !self.life.is_dropped() {
             self.streams.receive.store(bytes);
         }
     }

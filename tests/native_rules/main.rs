@@ -11,4 +11,5 @@ mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
 
+mod credit;
 mod delivery;

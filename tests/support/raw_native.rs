@@ -260,3 +260,16 @@ impl<L: AsyncRead + AsyncWrite + Unpin> Frames<L> {
         std::mem::replace(&mut self.stream, rest)
     }
 }
+
+/// The payload of all DATA among frames, the last of which may be cut short.
+pub(crate) fn payload(mut frames: &[u8]) -> Vec<u8> {
+    let (mut decoder, mut stream) = (Decoder::new(), Vec::new());
+    while !frames.is_empty() {
+        let (used, item) = decoder.decode(frames).expect("right frames");
+        if let Some(Item::Payload(_)) = item {
+            stream.extend(&frames[..used]);
+        }
+        frames = &frames[used..];
+    }
+    stream
+}

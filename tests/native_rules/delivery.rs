@@ -18,7 +18,7 @@ use super::{
     raw_native::{Frames, data, frame},
 };
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = match std::env::var("UNBROKEN_SEED") {
         Ok(seed) => seed.parse().expect("UNBROKEN_SEED is a u64"),
         Err(_) => rand::random(),
@@ -28,7 +28,7 @@ fn seed() -> u64 {
 }
 
 /// Links that break after a random number of bytes from either side, at most so many.
-fn cuts(rng: &mut StdRng, count: usize, most: usize) -> Vec<Dial> {
+pub(super) fn cuts(rng: &mut StdRng, count: usize, most: usize) -> Vec<Dial> {
     let mut cut = || {
         let side = if rng.random() { Client } else { Server };
         // Half of them in the handshake or in the first frames.

@@ -13,3 +13,4 @@ mod raw_peer;
 
 mod credit;
 mod delivery;
+mod shutdown;

@@ -33,7 +33,7 @@ pub(crate) const HUNG: Duration = Duration::from_secs(60);
 pub(crate) const ROOMY: usize = 64 << 10;
 
 /// How a dial goes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum Dial {
     /// The acceptor takes the other end.
     Serve,
@@ -113,6 +113,17 @@ impl Net {
     /// How the next dials go, before the usual again.
     pub(crate) fn plan(&self, dials: impl IntoIterator<Item = Dial>) {
         self.shared.lock().planned.extend(dials);
+    }
+
+    /// All links are reset, and no dial gives another, planned or not.
+    pub(crate) fn isolate(&self) {
+        let wires = {
+            let mut state = self.shared.lock();
+            state.usual = Dial::Refuse;
+            state.planned.clear();
+            state.wires.clone()
+        };
+        wires.iter().for_each(|wire| wire.cut(Fault::Reset));
     }
 
     /// The server has forgotten all its sessions.

@@ -13,4 +13,5 @@ mod raw_peer;
 
 mod credit;
 mod delivery;
+mod dropping;
 mod shutdown;

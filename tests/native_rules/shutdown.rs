@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Both ends, the one on this side first.
-fn sides<T>(side: Side, client: T, server: T) -> (T, T) {
+pub(super) fn sides<T>(side: Side, client: T, server: T) -> (T, T) {
     match side {
         Client => (client, server),
         Server => (server, client),
@@ -35,7 +35,7 @@ fn shutting_down(mut end: ResumableTransport) -> JoinHandle<ResumableTransport> 
 }
 
 /// Reads to the end of the stream.
-async fn expect_end(from: &mut ResumableTransport, bytes: &[u8]) {
+pub(super) async fn expect_end(from: &mut ResumableTransport, bytes: &[u8]) {
     let mut read = Vec::new();
     within("the end", from.read_to_end(&mut read))
         .await

@@ -12,7 +12,7 @@ use unbroken::{
         Handshake,
         native::{
             Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Item, Opened,
-            ServerHandshake,
+            ServerHandshake, SessionSecret,
         },
     },
 };
@@ -272,4 +272,44 @@ pub(crate) fn payload(mut frames: &[u8]) -> Vec<u8> {
         frames = &frames[used..];
     }
     stream
+}
+
+/// Gives whoever dials a session, and attaches the link. The id and the secret are random.
+pub(crate) async fn serve_open<L>(mut link: L, window: u64) -> (Frames<L>, Opened)
+where
+    L: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut machine = ServerHandshake::new();
+    drive(&mut link, &mut machine).await.expect("an OPEN");
+    let opened = Opened {
+        id: rand::random(),
+        secret: SessionSecret::new(rand::random()),
+        route: 0,
+        window,
+        resume_window: Duration::from_secs(300),
+    };
+    machine.open(&opened);
+    drive(&mut link, &mut machine).await.expect("a CONFIRM");
+    assert_eq!(machine.proved(), Some(0));
+    let mut frames = Frames::new(link);
+    frames.attach(0, 0, window).await.expect("room");
+    (frames, opened)
+}
+
+/// Lets whoever dials resume `session`, saying to have received so much. Returns the link, ATTACH still to be sent, and how much the
+/// client has received.
+pub(crate) async fn serve_resume<L>(
+    mut link: L,
+    session: &Opened,
+    received: u64,
+) -> (Frames<L>, u64)
+where
+    L: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut machine = ServerHandshake::new();
+    drive(&mut link, &mut machine).await.expect("a RESUME");
+    machine.resume(&session.secret, rand::random(), received);
+    drive(&mut link, &mut machine).await.expect("a CONFIRM");
+    let confirmed = machine.proved().expect("a proof");
+    (Frames::new(link), confirmed)
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Acknowledgement, Identity, NativeSession, Tombstone};
 use crate::{
-    error::{CloseReason, ResumeError},
+    error::{CloseReason, ResumeError, reset},
     protocol::{
         native::{Answer, CONFIRM_LEN, ClientResume, Nonce, link::Link},
         session::{LinkId, Session},
@@ -125,13 +125,16 @@ impl NativeSession {
 
     /// What a closed session of a server's leaves, so that a client which has not heard of its end can still be told.
     pub fn tombstone(&self) -> Option<Tombstone> {
-        self.life.closed()?;
+        let reason = self.life.closed()?;
         Some(Tombstone {
             secret: self.identity.secret.clone(),
             // A server's numbers are its client's attempts.
             last: self.life.last().and_then(|last| u32::try_from(last).ok()),
             received: self.received(),
-            code: self.reset,
+            code: match reason {
+                CloseReason::Abandoned => Some(reset::ABANDONED),
+                _ => self.reset,
+            },
         })
     }
 

@@ -80,6 +80,8 @@ impl Session for NativeSession {
     }
 
     fn reset(&mut self, code: u32, now: Instant) {
+        // 0 would say that both streams have arrived with their ends.
+        let code = code.max(reset::CLEAN + 1);
         self.reset_with(CloseReason::LocalReset(code), code, now);
     }
 

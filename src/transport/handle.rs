@@ -76,8 +76,9 @@ impl Handle {
     /// Ends the session at once, with an error at both ends: [`CloseReason::LocalReset`] here, [`CloseReason::Reset`] at the peer, each with
     /// `code`. What has been received can still be read; what has not been delivered is lost.
     ///
-    /// The codes from [`0xffff_ff00`](crate::reset) on are the transport's own, and 0, which means a clean end, is taken for 1. The peer learns of it on the next link if there is none
-    /// now, for the linger time at most. snet has no resets: there the peer's next resume is refused, or it waits in vain for one.
+    /// The codes from [`0xffff_ff00`](crate::reset) on are the transport's own, and 0, which means a clean end, is taken for 1. The
+    /// peer learns of it on the next link if there is none now, for the linger time at most. snet has no resets: there the peer's next
+    /// resume is refused, or it waits in vain for one.
     pub fn close(&self, code: u32) {
         self.shared.reset(code);
     }

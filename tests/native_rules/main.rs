@@ -14,4 +14,5 @@ mod raw_peer;
 mod credit;
 mod delivery;
 mod dropping;
+mod ends;
 mod shutdown;

@@ -76,6 +76,7 @@
 //! | `server` | yes | `Listener`, `Acceptor` |
 //! | `transport` | by the two | `ResumableTransport`, `Handle`, `Config` |
 //! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
+//! | `metrics` | no | counters, gauges and histograms for the `metrics` facade: the module `metrics` lists them |
 //!
 //! Without any, the [`protocol`] core remains, which needs no tokio.
 
@@ -92,6 +93,9 @@ mod config;
 mod error;
 #[cfg(feature = "transport")]
 mod integrations;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 pub mod protocol;
 #[cfg(feature = "server")]
 mod server;

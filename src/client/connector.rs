@@ -26,7 +26,9 @@ use crate::{
         native::{self, NativeSession},
         snet::{self, Counts, SnetSession},
     },
-    transport::{BoxFuture, BoxLink, ResumableTransport, Shared, exchange, keep, now, random},
+    transport::{
+        BoxFuture, BoxLink, Chain, ResumableTransport, Shared, exchange, keep, now, random,
+    },
 };
 
 /// A Tower service that opens sessions: what its inner service dials becomes the first of their links.
@@ -162,6 +164,7 @@ async fn open_native(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, E
     settings.resume_window = settings.resume_window.min(forgotten);
     let session = NativeSession::new(Role::Client, identity, settings, now());
     let shared = Shared::new(session, config.handshake_timeout, None);
+    shared.begin();
     shared.attach_opened(link, confirm)?;
     Ok(shared)
 }
@@ -178,11 +181,12 @@ async fn open_snet(
     };
     let session = SnetSession::new(Role::Client, opened.clone(), settings.clone(), now());
     let shared = Shared::new(session, config.handshake_timeout, None);
+    shared.begin();
     match result {
         Ok(()) => shared.attach_snet(link, 0, Counts::default(), 0)?,
         // The server has named the session, so it can be resumed, whether or not the proof has reached it.
         Err(error) => {
-            tracing::debug!(session = %shared.id().short(), %error, "the first link failed")
+            tracing::debug!(session = %shared.id().short(), error = %Chain(&error), "the first link failed")
         }
     }
     Ok(shared)

@@ -19,7 +19,7 @@ use crate::{
         native,
         snet::{self, ResumeReply},
     },
-    transport::{BoxFuture, BoxLink, Redial, Shared, exchange, now, unless},
+    transport::{BoxFuture, BoxLink, Chain, Redial, Shared, exchange, now, random, unless},
 };
 
 /// How far delays vary, as a share of themselves, so that clients that were cut off together do not come back together.
@@ -133,7 +133,7 @@ impl Redialer {
         if !shared.wants_link() {
             return Outcome::Settled;
         }
-        shared.begin_attempt();
+        let attempt = shared.begin_attempt();
         match self.dial_and_resume(shared).await {
             Ok(Some(delivered)) => {
                 if delivered > self.delivered {
@@ -146,7 +146,7 @@ impl Redialer {
             }
             Ok(None) => Outcome::Settled,
             Err(error) => {
-                tracing::debug!(session = %shared.id().short(), %error, "an attempt to resume failed");
+                tracing::debug!(session = %shared.id().short(), attempt, error = %Chain(&error), "an attempt to resume failed");
                 shared.attempt_failed(error);
                 Outcome::Failed
             }
@@ -174,7 +174,7 @@ impl Redialer {
 
 /// The old link goes on meanwhile, until this end has proved itself. After an error that is final the session is over.
 async fn resume_native(shared: &Shared, mut link: BoxLink) -> Result<Option<u64>, Error> {
-    let Some(mut machine) = shared.begin_native_resume()? else {
+    let Some(mut machine) = shared.begin_native_resume(random::bytes()?)? else {
         return Ok(None);
     };
     exchange(&mut link, &mut machine, || {}).await?;

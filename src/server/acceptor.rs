@@ -6,6 +6,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout_at},
 };
+use tracing::Instrument;
 
 use super::{
     Sessions,
@@ -19,7 +20,8 @@ use crate::{
     error::{ConfigError, Error, HandshakeError},
     protocol::handshake::ServerHandshake,
     transport::{
-        BoxLink, ResumableTransport, SessionId, Shared, close_in_order, exchange, keep, unless,
+        BoxLink, Chain, ResumableTransport, SessionId, Shared, close_in_order, exchange,
+        handshake_refused, keep, unless,
     },
 };
 
@@ -121,11 +123,17 @@ impl Acceptor {
             // Sending and dropping the sender mean the same.
             let _ = evicted.await;
         };
-        unless(evicted, inner.accept(link, &place, peer_addr))
-            .await
-            .unwrap_or(Err(Error::Overloaded(
-                "this handshake was the slowest of too many",
-            )))
+        let span = tracing::debug_span!("accept", peer = peer_addr.map(tracing::field::display));
+        async {
+            unless(evicted, inner.accept(link, &place, peer_addr))
+                .await
+                .unwrap_or(Err(Error::Overloaded(
+                    "this handshake was the slowest of too many",
+                )))
+                .inspect_err(|error| refused(error, peer_addr))
+        }
+        .instrument(span)
+        .await
     }
 
     /// The sessions accepted here: to list them, to close any, to shut them all down.
@@ -153,6 +161,12 @@ impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptor").finish_non_exhaustive()
     }
+}
+
+/// A link's handshake has come to nothing.
+pub(super) fn refused(error: &Error, peer: Option<SocketAddr>) {
+    tracing::debug!(peer = peer.map(tracing::field::display), error = %Chain(error), "a handshake came to nothing");
+    handshake_refused(error);
 }
 
 /// A link whose handshake is under way, and where it comes from.
@@ -217,13 +231,13 @@ impl Inner {
 
     /// Starts a new session's keeper, and hands the session to the application.
     pub(super) fn keep(self: &Arc<Self>, session: Arc<Shared>) -> Accepted {
-        let kept = session.clone();
+        let keeping = keep(session.clone(), None);
         let entry = Entry {
             registry: self.registry.clone(),
             id: session.id(),
         };
         tokio::spawn(async move {
-            keep(kept, None).await;
+            keeping.await;
             drop(entry);
         });
         Accepted::New(ResumableTransport::new(session))

@@ -17,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Accepted, Acceptor, Sessions};
+use super::{Accepted, Acceptor, Sessions, acceptor::refused};
 use crate::{
     config::{Config, Valid},
     error::Error,
@@ -233,18 +233,15 @@ async fn accept_link(
         .and_then(|()| socket::set_keepalive(&options, Some(KEEPALIVE)));
     let accepted = match prepared {
         Ok(()) => acceptor.accept_from(Box::new(link), Some(peer)).await,
-        Err(error) => Err(Error::Link(error)),
+        Err(error) => {
+            refused(&Error::Link(error), Some(peer));
+            return;
+        }
     };
-    match accepted {
-        Ok(Accepted::New(transport)) => {
-            tracing::debug!(%peer, session = %transport.handle().id().short(), "a session was opened");
-            // A listener that was dropped meanwhile takes no more sessions; this one ends with its transport.
-            let _ = outgoing.send(Ok((transport, peer))).await;
-        }
-        Ok(Accepted::Resumed(id)) => {
-            tracing::debug!(%peer, session = %id.short(), "a session was resumed");
-        }
-        Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
+    // Whatever else came of it has been said.
+    if let Ok(Accepted::New(transport)) = accepted {
+        // A listener that was dropped meanwhile takes no more sessions; this one ends with its transport.
+        let _ = outgoing.send(Ok((transport, peer))).await;
     }
 }
 

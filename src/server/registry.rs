@@ -181,6 +181,18 @@ impl Registry {
         id: SessionId,
         peer_addr: Option<SocketAddr>,
     ) -> Result<Result<Proved, ResumeError>, Closed> {
+        let proved = self.find_or_open(id, peer_addr);
+        if let Ok(Ok(Proved::Opened(session))) = &proved {
+            session.begin();
+        }
+        proved
+    }
+
+    fn find_or_open(
+        &self,
+        id: SessionId,
+        peer_addr: Option<SocketAddr>,
+    ) -> Result<Result<Proved, ResumeError>, Closed> {
         let mut tables = self.lock();
         if let Some(session) = tables.sessions.get(&id) {
             return Ok(Ok(Proved::Running(session.clone())));

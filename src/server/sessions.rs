@@ -102,7 +102,9 @@ impl Sessions {
     /// Dropping the future stops the waiting and the resets; new sessions are refused all the same.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
         self.registry.drain();
+        tracing::info!(sessions = self.count(), ?deadline, "shutting down");
         if timeout(deadline, self.registry.drained()).await.is_ok() {
+            tracing::info!(reset = 0, "shut down");
             return 0;
         }
         let late = self.registry.sessions();
@@ -111,6 +113,7 @@ impl Sessions {
         }
         // A peer that does not take it keeps its session's place no longer than that.
         let _ = timeout(self.patience, self.registry.drained()).await;
+        tracing::info!(reset = late.len(), "shut down");
         late.len()
     }
 

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::SessionId;
-use crate::protocol::{Session, native::NativeSession, snet::SnetSession};
+use crate::protocol::{Role, Session, native::NativeSession, snet::SnetSession};
 
 /// What is the same for both is reached by dereferencing.
 pub(crate) enum AnySession {
@@ -19,12 +19,20 @@ impl AnySession {
         }
     }
 
-    /// What it speaks, for logs.
+    /// What it speaks, for logs and numbers.
     pub(super) fn protocol(&self) -> &'static str {
         match self {
             Self::Native(_) => "native",
             Self::Snet(_) => "snet",
         }
+    }
+}
+
+/// Which end of a session it is, for logs and numbers.
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Client => "client",
+        Role::Server => "server",
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::Instrument;
 
 use super::{session_io::Need, shared::Shared, wakers::GRACE};
 use crate::error::CloseReason;
@@ -29,9 +30,17 @@ enum Redialling {
     Running(BoxFuture<Box<dyn Redial>>),
 }
 
-/// Keeps the session until it is over.
-pub(crate) async fn keep(shared: Arc<Shared>, redial: Option<Box<dyn Redial>>) {
+/// Keeps the session until it is over. Dropping the future, polled or not, ends it.
+pub(crate) fn keep(
+    shared: Arc<Shared>,
+    redial: Option<Box<dyn Redial>>,
+) -> impl Future<Output = ()> + Send {
+    let span = shared.span();
     let guard = Guard(shared);
+    keep_guarded(guard, redial).instrument(span)
+}
+
+async fn keep_guarded(guard: Guard, redial: Option<Box<dyn Redial>>) {
     let shared = &guard.0;
     let mut redialling = redial.map_or(Redialling::Never, Redialling::Idle);
     let mut grace_ends = None;

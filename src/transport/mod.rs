@@ -6,6 +6,8 @@ mod handle;
 mod handshake;
 mod keeper;
 mod link;
+mod log;
+mod metrics;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod random;
 mod session_io;
@@ -33,6 +35,8 @@ pub(crate) use self::{
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
     link::{BoxLink, close_in_order},
+    log::Chain,
+    metrics::handshake_refused,
     session_io::now,
     shared::Shared,
     unless::unless,

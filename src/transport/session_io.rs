@@ -13,6 +13,8 @@ use super::{
     any_session::AnySession,
     effects::{Effects, Migration},
     link::{self, BoxLink},
+    log,
+    metrics::Recorder,
     state::{LinkState, SessionId},
 };
 use crate::{
@@ -71,6 +73,7 @@ impl Wakers {
 pub(super) struct SessionIo {
     pub(super) session: AnySession,
     id: SessionId,
+    recorder: Recorder,
     wakers: Wakers,
     /// The link that is written to.
     link: Option<Attached>,
@@ -108,6 +111,7 @@ impl SessionIo {
     pub(super) fn new(session: AnySession, wakers: Wakers, patience: Duration) -> Self {
         let mut io = Self {
             id: session.id(),
+            recorder: Recorder::default(),
             session,
             wakers,
             link: None,
@@ -124,6 +128,12 @@ impl SessionIo {
         };
         io.seen = io.state();
         io
+    }
+
+    /// See [`Shared::begin`](super::shared::Shared::begin).
+    pub(super) fn begin(&mut self) {
+        self.recorder.begin(&self.session);
+        self.recorder.observe(&self.session, &self.seen);
     }
 
     /// What a user is told of the session's state.
@@ -292,6 +302,7 @@ impl SessionIo {
         let arrived = self.session.receive(id, bytes, now());
         if let Some(error) = arrived.broken {
             tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
+            self.recorder.link_lost(&self.session);
         }
         if let Some((reason, retry_after)) = arrived.rejected {
             tracing::debug!(session = %self.id.short(), link = id, %reason, "the server rejects the link");
@@ -401,6 +412,7 @@ impl SessionIo {
             self.session.link_closed(now());
         } else {
             self.session.link_ended(id, now());
+            self.recorder.link_lost(&self.session);
         }
         self.look(fx);
     }
@@ -408,6 +420,7 @@ impl SessionIo {
     fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
         tracing::debug!(session = %self.id.short(), link = id, %error, "the link failed");
         self.session.link_failed(id, now());
+        self.recorder.link_lost(&self.session);
         self.look(fx);
     }
 
@@ -415,9 +428,11 @@ impl SessionIo {
         self.link.as_ref().is_some_and(|attached| attached.id == id)
     }
 
-    /// The server uses the link.
+    /// The newest link is in use at both ends.
     fn attached(&mut self, fx: &mut Effects) {
         self.probe = None;
+        log::attached(self.id, &self.seen, &self.session.stats());
+        self.recorder.observe(&self.session, &self.state());
         for waiting in self.migrations.drain(..) {
             fx.migrated.push((waiting, Ok(())));
         }
@@ -464,12 +479,13 @@ impl SessionIo {
             self.probe = None;
         }
         if let LinkState::Closed(reason) = state {
-            tracing::debug!(session = %self.id.short(), %reason, "the session is over");
+            log::over(self.id, reason, &self.session.stats());
             for waiting in self.migrations.drain(..) {
                 fx.migrated.push((waiting, Err(Error::Closed(reason))));
             }
         }
         self.seen = self.state();
+        self.recorder.observe(&self.session, &self.seen);
         fx.phase_changed();
     }
 
@@ -495,12 +511,14 @@ impl SessionIo {
             fx.wake_writer |= self.unsent() != before;
         }
         self.finish(fx);
+        self.recorder.observe(&self.session, &self.seen);
         self.keeper_comes = self.poll_timeout();
         (self.need(), self.keeper_comes)
     }
 
-    /// Whether something is due before the keeper comes again by itself.
-    pub(super) fn is_due_before_keeper(&self) -> bool {
+    /// The application has read or written. Returns whether something is due before the keeper comes again by itself.
+    pub(super) fn is_due_before_keeper(&mut self) -> bool {
+        self.recorder.application_came();
         match (self.poll_timeout(), self.keeper_comes) {
             (Some(due), Some(comes)) => due < comes,
             (Some(_), None) => true,
@@ -557,7 +575,11 @@ impl SessionIo {
     // What time does.
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let times = [self.session.poll_timeout(), self.close_by];
+        let times = [
+            self.session.poll_timeout(),
+            self.close_by,
+            self.recorder.due(),
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -567,9 +589,18 @@ impl SessionIo {
             self.close_by = None;
             self.session.link_closed(now);
         }
+        let held = [&self.previous, &self.link]
+            .map(|attached| attached.as_ref().map(|attached| attached.id));
         if self.session.handle_timeout(now) && self.probe.is_none() {
             tracing::debug!(session = %self.id.short(), "the peer is silent");
             self.probe = Some(Probe::Doubt);
+        }
+        let over = matches!(self.session.phase(), Phase::Closed(_));
+        for id in held.into_iter().flatten().filter(|_| !over) {
+            if !self.session.holds(id) {
+                tracing::debug!(session = %self.id.short(), link = id, "the link is given up: its peer was silent for too long");
+                self.recorder.link_lost(&self.session);
+            }
         }
         self.look(fx);
     }
@@ -587,11 +618,12 @@ impl SessionIo {
         }
     }
 
-    /// An attempt to resume begins.
-    pub(super) fn begin_attempt(&mut self, fx: &mut Effects) {
+    /// An attempt to resume begins. Returns its number since the link was lost.
+    pub(super) fn begin_attempt(&mut self, fx: &mut Effects) -> u32 {
         self.attempt = self.attempt.saturating_add(1);
         self.seen = self.state();
         fx.publish = true;
+        self.attempt
     }
 
     /// The user wants a new link though there may be one, and `done` to be told when it carries the session.
@@ -614,6 +646,7 @@ impl SessionIo {
 
     /// An attempt to get a new link has failed. A migration ends with that, if the old link still serves.
     pub(super) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
+        self.recorder.attempt_failed();
         if self.session.phase() != Phase::Attached || self.probe != Some(Probe::Asked) {
             return;
         }
@@ -653,10 +686,10 @@ impl SessionIo {
         self.unflushed = false;
         self.closing = Closing::No;
         self.close_by = None;
-        self.look(fx);
         if !self.session.is_switching() {
             self.attached(fx);
         }
+        self.look(fx);
         fx.phase_changed();
     }
 }

@@ -10,10 +10,10 @@ use std::{
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
-    any_session::AnySession,
+    any_session::{AnySession, role_name},
     effects::Effects,
     link::BoxLink,
-    random,
+    log,
     session_io::{Need, SessionIo, Wakers, now},
     state::{LinkState, SessionId},
     wakers::{Direction, KeeperWaker, Left, lock},
@@ -29,8 +29,8 @@ use crate::{
 
 /// A session with its link behind one short lock, and those it wakes.
 ///
-/// Of what runs code of others only polling the link and tracing happens under the lock; what follows from a change is collected in
-/// [`Effects`] and done after it.
+/// Of what runs code of others only polling the link, tracing and recording numbers happen under the lock; what follows from a change is
+/// collected in [`Effects`] and done after it.
 pub(crate) struct Shared {
     id: SessionId,
     role: Role,
@@ -83,12 +83,20 @@ impl Shared {
         self.id
     }
 
-    pub(crate) fn role(&self) -> Role {
-        self.role
+    /// The session begins: says so, and counts it, which runs code of the user's. Call it once, under no lock that other sessions need.
+    pub(crate) fn begin(&self) {
+        log::opened(
+            self.id,
+            role_name(self.role),
+            self.protocol,
+            self.peer_addr(),
+        );
+        lock(&self.io).begin();
     }
 
-    pub(crate) fn protocol(&self) -> &'static str {
-        self.protocol
+    /// What its own task runs in.
+    pub(super) fn span(&self) -> tracing::Span {
+        log::span(self.id, role_name(self.role), self.protocol)
     }
 
     /// When the session was opened.
@@ -244,9 +252,9 @@ impl Shared {
         self.nudge.notified().await;
     }
 
-    /// An attempt to resume begins.
-    pub(crate) fn begin_attempt(&self) {
-        self.with(SessionIo::begin_attempt);
+    /// An attempt to resume begins. Returns its number since the link was lost.
+    pub(crate) fn begin_attempt(&self) -> u32 {
+        self.with(SessionIo::begin_attempt)
     }
 
     /// See [`SessionIo::attempt_failed`].
@@ -359,12 +367,14 @@ impl Shared {
     }
 
     /// What a client asks for on a new link; `None` if none is wanted any more.
-    pub(crate) fn begin_native_resume(&self) -> Result<Option<ClientResume>, Error> {
+    pub(crate) fn begin_native_resume(
+        &self,
+        nonce: native::Nonce,
+    ) -> Result<Option<ClientResume>, ResumeError> {
         if !self.wants_link() {
             return Ok(None);
         }
-        let nonce = random::bytes()?;
-        Ok(self.with_native(|session| session.resume(nonce))?)
+        self.with_native(|session| session.resume(nonce))
     }
 
     /// See [`native::NativeSession::attach_opened`].

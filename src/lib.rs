@@ -68,6 +68,29 @@
 //!   [`std::io::Error`], once everything received has been read. Only the end of the peer's stream reads as the end.
 //! - **Neither protocol encrypts yet** but for snet's RC4, which does not protect. Put TLS below, or stay on networks you trust.
 //!
+//! # Logs
+//!
+//! What happens is told through [`tracing`](https://docs.rs/tracing), under the target `unbroken` and those below it:
+//!
+//! | level | event | fields |
+//! |---|---|---|
+//! | error | the listening socket has failed | |
+//! | warn | the session is over, by a [gap](CloseReason::Gap) or because what kept it is [gone](CloseReason::Abandoned) | as below |
+//! | warn | no connection can be accepted for now | |
+//! | info | a session is opened | `role`, `protocol`, `peer` |
+//! | info | the session is over, in any other way | `reason`; `sent`, `received`, `replayed` in bytes; `resumes` |
+//! | info | a server is shutting down; it is shut down | `sessions`, `deadline`; `reset`: how many it had to end |
+//! | debug | a link is attached; it ended, it failed, its peer broke the protocol or was silent for too long | `link`, `error` |
+//! | debug | the session is resumed | `detached`: for how long; `resumes`; `outstanding`: bytes the peer may lack, which go out on this link |
+//! | debug | an attempt to resume failed | `attempt`, counted from the loss; `error` with its causes |
+//! | debug | the peer is silent, or the network has changed, so the link is doubted | |
+//! | debug | a handshake came to nothing, at a server | `peer`, `error` with its causes |
+//!
+//! Those of one session have the field `session`, the first 8 digits of its [`SessionId`]. Its own task, and with it every redial, runs in
+//! the span `session` (info, without a parent) with `id`, `role` and `protocol`; a server's handshakes run in the span `accept` (debug)
+//! with `peer`, if it is known. The words may change from version to version; no secret, no proof and no byte of a stream is ever
+//! part of them.
+//!
 //! # Features
 //!
 //! | feature | default | what |
@@ -76,7 +99,7 @@
 //! | `server` | yes | `Listener`, `Acceptor` |
 //! | `transport` | by the two | `ResumableTransport`, `Handle`, `Config` |
 //! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
-//! | `metrics` | no | counters, gauges and histograms for the `metrics` facade: the module `metrics` lists them |
+//! | `metrics` | no | counters, gauges and histograms for the recorder of the `metrics` facade; the module `metrics` lists them |
 //!
 //! Without any, the [`protocol`] core remains, which needs no tokio.
 

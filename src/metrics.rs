@@ -34,8 +34,9 @@
 //!
 //! # What is replaced
 //!
-//! An snet client that migrates has no link from when it gives the old one up until the new one is in use: that counts as detached, not as
-//! a link lost. A server whose client comes back before the loss of the old link has reached it counts a resume and no loss.
+//! A link that is replaced by a newer one is not lost. But snet closes the old one before it asks for the new one: meanwhile both ends are
+//! detached, and the server, which cannot know why, counts a link lost. A server whose client comes back before it has noticed the loss of the
+//! old link counts a resume and no loss.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 

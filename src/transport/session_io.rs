@@ -302,7 +302,7 @@ impl SessionIo {
         let arrived = self.session.receive(id, bytes, now());
         if let Some(error) = arrived.broken {
             tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
-            self.recorder.link_lost(&self.session);
+            self.lost(id);
         }
         if let Some((reason, retry_after)) = arrived.rejected {
             tracing::debug!(session = %self.id.short(), link = id, %reason, "the server rejects the link");
@@ -412,7 +412,7 @@ impl SessionIo {
             self.session.link_closed(now());
         } else {
             self.session.link_ended(id, now());
-            self.recorder.link_lost(&self.session);
+            self.lost(id);
         }
         self.look(fx);
     }
@@ -420,8 +420,15 @@ impl SessionIo {
     fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
         tracing::debug!(session = %self.id.short(), link = id, %error, "the link failed");
         self.session.link_failed(id, now());
-        self.recorder.link_lost(&self.session);
+        self.lost(id);
         self.look(fx);
+    }
+
+    /// A link is gone. That of an older one is no loss: it is being replaced.
+    fn lost(&mut self, id: LinkId) {
+        if self.is_newest(id) {
+            self.recorder.link_lost(&self.session);
+        }
     }
 
     fn is_newest(&self, id: LinkId) -> bool {
@@ -599,7 +606,7 @@ impl SessionIo {
         for id in held.into_iter().flatten().filter(|_| !over) {
             if !self.session.holds(id) {
                 tracing::debug!(session = %self.id.short(), link = id, "the link is given up: its peer was silent for too long");
-                self.recorder.link_lost(&self.session);
+                self.lost(id);
             }
         }
         self.look(fx);
@@ -639,6 +646,7 @@ impl SessionIo {
 
     /// The link may be dead, though it looks alive.
     pub(super) fn doubt(&mut self, fx: &mut Effects) {
+        tracing::debug!(session = %self.id.short(), "the network has changed");
         self.probe = self.probe.or(Some(Probe::Doubt));
         self.session.probe();
         fx.wake_keeper = true;

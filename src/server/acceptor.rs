@@ -11,6 +11,7 @@ use tracing::Instrument;
 use super::{
     Sessions,
     handshakes::{Handshakes, Place},
+    host::{Accepted, Arriving, Failed, Host},
     native,
     registry::Registry,
     snet,
@@ -19,10 +20,7 @@ use crate::{
     config::{Config, Valid},
     error::{ConfigError, Error, HandshakeError},
     protocol::handshake::ServerHandshake,
-    transport::{
-        BoxLink, Chain, ResumableTransport, SessionId, Shared, close_in_order, exchange,
-        handshake_refused, keep, unless,
-    },
+    transport::{BoxLink, Chain, close_in_order, exchange, handshake_refused, unless},
 };
 
 /// Gives links, of any kind, to the sessions they are for.
@@ -59,19 +57,9 @@ pub struct Acceptor {
 }
 
 /// What the clones of an acceptor share.
-pub(super) struct Inner {
-    pub(super) config: Valid,
-    pub(super) registry: Arc<Registry>,
+struct Inner {
+    host: Host,
     handshakes: Arc<Handshakes>,
-}
-
-/// What a link was for.
-#[derive(Debug)]
-pub enum Accepted {
-    /// A new session.
-    New(ResumableTransport),
-    /// A session accepted before, which goes on.
-    Resumed(SessionId),
 }
 
 impl Acceptor {
@@ -83,8 +71,10 @@ impl Acceptor {
             inner: config.validate().map(|config| {
                 Arc::new(Inner {
                     handshakes: Handshakes::new(config.max_handshakes),
-                    registry: Arc::new(Registry::new(config.clone())),
-                    config,
+                    host: Host {
+                        registry: Arc::new(Registry::new(config.clone())),
+                        config,
+                    },
                 })
             }),
         }
@@ -144,15 +134,15 @@ impl Acceptor {
     pub fn sessions(&self) -> Result<Sessions, Error> {
         let inner = self.inner.as_ref().map_err(Clone::clone)?;
         Ok(Sessions::new(
-            inner.registry.clone(),
-            inner.config.handshake_timeout,
+            inner.host.registry.clone(),
+            inner.host.config.handshake_timeout,
         ))
     }
 
     pub(super) fn config(&self) -> Result<&Valid, ConfigError> {
         self.inner
             .as_ref()
-            .map(|inner| &inner.config)
+            .map(|inner| &inner.host.config)
             .map_err(Clone::clone)
     }
 }
@@ -169,33 +159,10 @@ pub(super) fn refused(error: &Error, peer: Option<SocketAddr>) {
     handshake_refused(error);
 }
 
-/// A link whose handshake is under way, and where it comes from.
-pub(super) struct Arriving<'a> {
-    pub(super) link: BoxLink,
-    pub(super) place: &'a Place,
-    pub(super) peer_addr: Option<SocketAddr>,
-}
-
-/// A handshake that came to nothing.
-pub(super) struct Failed {
-    pub(super) error: Error,
-    /// The link, if its peer has been told something that must reach it.
-    pub(super) told: Option<BoxLink>,
-}
-
-impl<E: Into<Error>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self {
-            error: error.into(),
-            told: None,
-        }
-    }
-}
-
 impl Inner {
     /// The handshake, by its deadline.
     async fn accept(
-        self: &Arc<Self>,
+        &self,
         link: BoxLink,
         place: &Place,
         peer_addr: Option<SocketAddr>,
@@ -205,7 +172,7 @@ impl Inner {
             place,
             peer_addr,
         };
-        let deadline = Instant::now() + self.config.handshake_timeout;
+        let deadline = Instant::now() + self.host.config.handshake_timeout;
         let failed = match timeout_at(deadline, self.handshake(arriving)).await {
             Ok(Ok(accepted)) => return Ok(accepted),
             Ok(Err(failed)) => failed,
@@ -218,40 +185,14 @@ impl Inner {
         Err(failed.error)
     }
 
-    async fn handshake(self: &Arc<Self>, mut arriving: Arriving<'_>) -> Result<Accepted, Failed> {
-        let mut machine = ServerHandshake::new(self.config.snet.is_some());
+    async fn handshake(&self, mut arriving: Arriving<'_>) -> Result<Accepted, Failed> {
+        let mut machine = ServerHandshake::new(self.host.config.snet.is_some());
         let place = arriving.place;
         exchange(&mut arriving.link, &mut machine, || place.heard()).await?;
         match machine {
-            ServerHandshake::Native(machine) => native::accept(self, arriving, machine).await,
-            ServerHandshake::Snet(machine) => snet::accept(self, arriving, machine).await,
+            ServerHandshake::Native(machine) => native::accept(&self.host, arriving, machine).await,
+            ServerHandshake::Snet(machine) => snet::accept(&self.host, arriving, machine).await,
             ServerHandshake::Silent { .. } => Err(HandshakeError::OutOfPlace.into()),
         }
-    }
-
-    /// Starts a new session's keeper, and hands the session to the application.
-    pub(super) fn keep(self: &Arc<Self>, session: Arc<Shared>) -> Accepted {
-        let keeping = keep(session.clone(), None);
-        let entry = Entry {
-            registry: self.registry.clone(),
-            id: session.id(),
-        };
-        tokio::spawn(async move {
-            keeping.await;
-            drop(entry);
-        });
-        Accepted::New(ResumableTransport::new(session))
-    }
-}
-
-/// A session's place in the registry, given back when its keeper ends, however it does.
-struct Entry {
-    registry: Arc<Registry>,
-    id: SessionId,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.registry.remove(self.id);
     }
 }

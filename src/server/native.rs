@@ -1,9 +1,9 @@
 //! A server's part in native's handshakes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
-    acceptor::{Accepted, Arriving, Failed, Inner},
+    host::{Accepted, Arriving, Failed, Host},
     registry::{Closed, Known, Named, Proved},
 };
 use crate::{
@@ -17,7 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A link whose client has said what it wants.
 pub(super) async fn accept(
-    server: &Arc<Inner>,
+    server: &Host,
     arriving: Arriving<'_>,
     mut machine: ServerHandshake,
 ) -> Result<Accepted, Failed> {
@@ -38,7 +38,7 @@ pub(super) async fn accept(
 }
 
 async fn open(
-    server: &Arc<Inner>,
+    server: &Host,
     mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
     peer_window: u64,
@@ -78,7 +78,7 @@ async fn open(
 }
 
 async fn resume(
-    server: &Arc<Inner>,
+    server: &Host,
     mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
     id: Id,
@@ -131,7 +131,7 @@ async fn resume(
 /// Whether a session may be resumed by such an attempt, with what secret, and how much of the client's stream has been received. Nothing
 /// the client said is believed yet.
 fn consider(
-    server: &Inner,
+    server: &Host,
     id: SessionId,
     attempt: u32,
 ) -> Result<(SessionSecret, u64), ResumeError> {

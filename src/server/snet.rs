@@ -1,9 +1,7 @@
 //! A server's part in snet's handshakes.
 
-use std::sync::Arc;
-
 use super::{
-    acceptor::{Accepted, Arriving, Failed, Inner},
+    host::{Accepted, Arriving, Failed, Host},
     registry::{Known, Named, Proved},
 };
 use crate::{
@@ -14,7 +12,7 @@ use crate::{
 
 /// A link whose client has said what it wants.
 pub(super) async fn accept(
-    server: &Arc<Inner>,
+    server: &Host,
     arriving: Arriving<'_>,
     machine: ServerHandshake,
 ) -> Result<Accepted, Failed> {
@@ -26,7 +24,7 @@ pub(super) async fn accept(
 }
 
 async fn open(
-    server: &Arc<Inner>,
+    server: &Host,
     mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
 ) -> Result<Accepted, Error> {
@@ -51,7 +49,7 @@ async fn open(
 }
 
 async fn resume(
-    server: &Arc<Inner>,
+    server: &Host,
     mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
     request: ResumeRequest,
@@ -94,7 +92,7 @@ async fn resume(
 }
 
 /// Whether a session can be resumed like this, with what key, and what its own counts are.
-fn consider(server: &Inner, request: &ResumeRequest) -> Result<(SessionKey, Counts), ResumeError> {
+fn consider(server: &Host, request: &ResumeRequest) -> Result<(SessionKey, Counts), ResumeError> {
     let verify = |key: SessionKey| {
         if request.verify(&key) {
             Ok(key)

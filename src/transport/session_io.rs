@@ -1,5 +1,8 @@
 //! A session together with its links: the bytes' way between them.
 
+mod ending;
+mod resuming;
+
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -533,52 +536,6 @@ impl SessionIo {
         }
     }
 
-    // The end.
-
-    /// Ends the session at once, unless it is over already.
-    pub(super) fn close(&mut self, reason: CloseReason, fx: &mut Effects) {
-        self.session.close(reason);
-        self.look(fx);
-    }
-
-    /// Ends the session with an error at both ends.
-    pub(super) fn reset(&mut self, code: u32, fx: &mut Effects) {
-        self.session.reset(code, now());
-        fx.wake_keeper = true;
-        self.look(fx);
-    }
-
-    pub(super) fn drop_transport(&mut self, fx: &mut Effects) {
-        self.session.drop_transport(now());
-        fx.wake_keeper = true;
-        self.look(fx);
-    }
-
-    /// Whether the newest link is to be closed in order, or is being closed.
-    fn is_closing(&self) -> bool {
-        self.closing != Closing::No || self.session.wants_close()
-    }
-
-    /// Closes in order a link that has had everything.
-    fn finish(&mut self, fx: &mut Effects) {
-        if self.closing == Closing::No && self.session.wants_close() && !self.unflushed {
-            self.closing = Closing::Shutting;
-        }
-        if let (Closing::Shutting, Some(attached)) = (self.closing, &mut self.link) {
-            match Pin::new(&mut attached.link).poll_shutdown(&mut self.wakers.write()) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => {
-                    self.closing = Closing::Discarding;
-                    self.close_by = Some(now() + self.patience);
-                }
-                Poll::Ready(Err(error)) => {
-                    let id = attached.id;
-                    self.link_failed(id, &error, fx);
-                }
-            }
-        }
-    }
-
     // What time does.
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -610,95 +567,6 @@ impl SessionIo {
             }
         }
         self.look(fx);
-    }
-
-    // What a resume does.
-
-    pub(super) fn need(&self) -> Need {
-        match (self.session.phase(), self.session.role()) {
-            (Phase::Closed(_), _) if self.link.is_none() => Need::End,
-            (Phase::Closed(_), _) | (_, Role::Server) => Need::Nothing,
-            _ if self.session.is_switching() => Need::Nothing,
-            (Phase::Detached(_), Role::Client) => Need::Link,
-            (Phase::Attached, Role::Client) if self.probe.is_some() => Need::Link,
-            (Phase::Attached, Role::Client) => Need::Nothing,
-        }
-    }
-
-    /// An attempt to resume begins. Returns its number since the link was lost.
-    pub(super) fn begin_attempt(&mut self, fx: &mut Effects) -> u32 {
-        self.attempt = self.attempt.saturating_add(1);
-        self.seen = self.state();
-        fx.publish = true;
-        self.attempt
-    }
-
-    /// The user wants a new link though there may be one, and `done` to be told when it carries the session.
-    pub(super) fn migrate(&mut self, done: Migration, fx: &mut Effects) {
-        if let Some(reason) = self.session.verdict() {
-            fx.migrated.push((done, Err(Error::Closed(reason))));
-            return;
-        }
-        self.migrations.push(done);
-        self.probe = Some(Probe::Asked);
-        fx.wake_keeper = true;
-    }
-
-    /// The link may be dead, though it looks alive.
-    pub(super) fn doubt(&mut self, fx: &mut Effects) {
-        tracing::debug!(session = %self.id.short(), "the network has changed");
-        self.probe = self.probe.or(Some(Probe::Doubt));
-        self.session.probe();
-        fx.wake_keeper = true;
-    }
-
-    /// An attempt to get a new link has failed. A migration ends with that, if the old link still serves.
-    pub(super) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
-        self.recorder.attempt_failed();
-        if self.session.phase() != Phase::Attached || self.probe != Some(Probe::Asked) {
-            return;
-        }
-        self.probe = None;
-        let text = error.to_string();
-        let mut error = Some(error);
-        for waiting in self.migrations.drain(..) {
-            let error = error
-                .take()
-                .unwrap_or_else(|| Error::Dial(text.as_str().into()));
-            fx.migrated.push((waiting, Err(error)));
-        }
-    }
-
-    /// A link is about to be replaced by one that cannot be used beside it: drops it, unless no new one is wanted any more. Returns
-    /// whether one is.
-    pub(super) fn break_before_make(&mut self, fx: &mut Effects) -> bool {
-        if self.need() != Need::Link {
-            return false;
-        }
-        let attempt = self.attempt;
-        if let AnySession::Snet(session) = &mut self.session {
-            session.detach(now());
-        }
-        self.look(fx);
-        self.attempt = attempt;
-        self.seen = self.state();
-        true
-    }
-
-    /// Puts the link to the session that has just attached it, as `id`.
-    pub(super) fn put(&mut self, id: LinkId, link: BoxLink, fx: &mut Effects) {
-        tracing::debug!(session = %self.id.short(), link = id, "a link is attached");
-        fx.old_links
-            .extend(self.previous.take().map(|attached| attached.link));
-        self.previous = self.link.replace(Attached { id, link });
-        self.unflushed = false;
-        self.closing = Closing::No;
-        self.close_by = None;
-        if !self.session.is_switching() {
-            self.attached(fx);
-        }
-        self.look(fx);
-        fx.phase_changed();
     }
 }
 

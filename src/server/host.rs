@@ -1,0 +1,76 @@
+//! What the handshakes of either protocol are for: a server's settings and its sessions.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{handshakes::Place, registry::Registry};
+use crate::{
+    config::Valid,
+    error::Error,
+    transport::{BoxLink, ResumableTransport, SessionId, Shared, keep},
+};
+
+/// Those whom handshakes give links and sessions to.
+pub(super) struct Host {
+    pub(super) config: Valid,
+    pub(super) registry: Arc<Registry>,
+}
+
+impl Host {
+    /// Starts a new session's keeper, and hands the session to the application.
+    pub(super) fn keep(&self, session: Arc<Shared>) -> Accepted {
+        let keeping = keep(session.clone(), None);
+        let entry = Entry {
+            registry: self.registry.clone(),
+            id: session.id(),
+        };
+        tokio::spawn(async move {
+            keeping.await;
+            drop(entry);
+        });
+        Accepted::New(ResumableTransport::new(session))
+    }
+}
+
+/// What a link was for.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A new session.
+    New(ResumableTransport),
+    /// A session accepted before, which goes on.
+    Resumed(SessionId),
+}
+
+/// A link whose handshake is under way, and where it comes from.
+pub(super) struct Arriving<'a> {
+    pub(super) link: BoxLink,
+    pub(super) place: &'a Place,
+    pub(super) peer_addr: Option<SocketAddr>,
+}
+
+/// A handshake that came to nothing.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// The link, if its peer has been told something that must reach it.
+    pub(super) told: Option<BoxLink>,
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            told: None,
+        }
+    }
+}
+
+/// A session's place in the registry, given back when its keeper ends, however it does.
+struct Entry {
+    registry: Arc<Registry>,
+    id: SessionId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.registry.remove(self.id);
+    }
+}

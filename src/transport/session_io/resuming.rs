@@ -1,0 +1,101 @@
+//! From one link to the next.
+
+use super::{Attached, Closing, Need, Probe, SessionIo, now};
+use crate::{
+    error::Error,
+    protocol::{LinkId, Phase, Role},
+    transport::{
+        any_session::AnySession,
+        effects::{Effects, Migration},
+        link::BoxLink,
+    },
+};
+
+impl SessionIo {
+    pub(in crate::transport) fn need(&self) -> Need {
+        match (self.session.phase(), self.session.role()) {
+            (Phase::Closed(_), _) if self.link.is_none() => Need::End,
+            (Phase::Closed(_), _) | (_, Role::Server) => Need::Nothing,
+            _ if self.session.is_switching() => Need::Nothing,
+            (Phase::Detached(_), Role::Client) => Need::Link,
+            (Phase::Attached, Role::Client) if self.probe.is_some() => Need::Link,
+            (Phase::Attached, Role::Client) => Need::Nothing,
+        }
+    }
+
+    /// An attempt to resume begins. Returns its number since the link was lost.
+    pub(in crate::transport) fn begin_attempt(&mut self, fx: &mut Effects) -> u32 {
+        self.attempt = self.attempt.saturating_add(1);
+        self.seen = self.state();
+        fx.publish = true;
+        self.attempt
+    }
+
+    /// The user wants a new link though there may be one, and `done` to be told when it carries the session.
+    pub(in crate::transport) fn migrate(&mut self, done: Migration, fx: &mut Effects) {
+        if let Some(reason) = self.session.verdict() {
+            fx.migrated.push((done, Err(Error::Closed(reason))));
+            return;
+        }
+        self.migrations.push(done);
+        self.probe = Some(Probe::Asked);
+        fx.wake_keeper = true;
+    }
+
+    /// The link may be dead, though it looks alive.
+    pub(in crate::transport) fn doubt(&mut self, fx: &mut Effects) {
+        tracing::debug!(session = %self.id.short(), "the network has changed");
+        self.probe = self.probe.or(Some(Probe::Doubt));
+        self.session.probe();
+        fx.wake_keeper = true;
+    }
+
+    /// An attempt to get a new link has failed. A migration ends with that, if the old link still serves.
+    pub(in crate::transport) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
+        self.recorder.attempt_failed();
+        if self.session.phase() != Phase::Attached || self.probe != Some(Probe::Asked) {
+            return;
+        }
+        self.probe = None;
+        let text = error.to_string();
+        let mut error = Some(error);
+        for waiting in self.migrations.drain(..) {
+            let error = error
+                .take()
+                .unwrap_or_else(|| Error::Dial(text.as_str().into()));
+            fx.migrated.push((waiting, Err(error)));
+        }
+    }
+
+    /// A link is about to be replaced by one that cannot be used beside it: drops it, unless no new one is wanted any more. Returns
+    /// whether one is.
+    pub(in crate::transport) fn break_before_make(&mut self, fx: &mut Effects) -> bool {
+        if self.need() != Need::Link {
+            return false;
+        }
+        let attempt = self.attempt;
+        if let AnySession::Snet(session) = &mut self.session {
+            session.detach(now());
+        }
+        self.look(fx);
+        self.attempt = attempt;
+        self.seen = self.state();
+        true
+    }
+
+    /// Puts the link to the session that has just attached it, as `id`.
+    pub(in crate::transport) fn put(&mut self, id: LinkId, link: BoxLink, fx: &mut Effects) {
+        tracing::debug!(session = %self.id.short(), link = id, "a link is attached");
+        fx.old_links
+            .extend(self.previous.take().map(|attached| attached.link));
+        self.previous = self.link.replace(Attached { id, link });
+        self.unflushed = false;
+        self.closing = Closing::No;
+        self.close_by = None;
+        if !self.session.is_switching() {
+            self.attached(fx);
+        }
+        self.look(fx);
+        fx.phase_changed();
+    }
+}

@@ -80,8 +80,9 @@
 //! | info | a session is opened | `role`, `protocol`, `peer` |
 //! | info | the session is over, in any other way | `reason`; `sent`, `received`, `replayed` in bytes; `resumes` |
 //! | info | a server is shutting down; it is shut down | `sessions`, `deadline`; `reset`: how many it had to end |
-//! | debug | a link is attached; it ended, it failed, its peer broke the protocol or was silent for too long | `link`, `error` |
-//! | debug | the session is resumed | `detached`: for how long; `resumes`; `outstanding`: bytes the peer may lack, which go out on this link |
+//! | debug | a link is attached | `link`: its number; `outstanding`: bytes the peer may lack, which go out on it, again or for the first time |
+//! | debug | the link ended, it failed, its peer broke the protocol or was silent for too long | `link`, `error` |
+//! | debug | the session is resumed: both ends use the new link | `detached`: for how long there was none; `resumes` |
 //! | debug | an attempt to resume failed | `attempt`, counted from the loss; `error` with its causes |
 //! | debug | the peer is silent, or the network has changed, so the link is doubted | |
 //! | debug | a handshake came to nothing, at a server | `peer`, `error` with its causes |

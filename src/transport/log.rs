@@ -41,7 +41,6 @@ pub(super) fn attached(id: SessionId, before: &LinkState, stats: &Stats) {
         session = %id.short(),
         ?detached,
         resumes = stats.resumes,
-        outstanding = stats.unacknowledged,
         "the session is resumed"
     );
 }

@@ -85,7 +85,8 @@ impl SessionIo {
 
     /// Puts the link to the session that has just attached it, as `id`.
     pub(in crate::transport) fn put(&mut self, id: LinkId, link: BoxLink, fx: &mut Effects) {
-        tracing::debug!(session = %self.id.short(), link = id, "a link is attached");
+        let outstanding = self.session.stats().unacknowledged;
+        tracing::debug!(session = %self.id.short(), link = id, outstanding, "a link is attached");
         fx.old_links
             .extend(self.previous.take().map(|attached| attached.link));
         self.previous = self.link.replace(Attached { id, link });

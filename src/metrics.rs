@@ -9,7 +9,7 @@
 //! | `unbroken_sessions_closed_total` | counter | role, protocol, reason | sessions that are over |
 //! | `unbroken_resumes_total` | counter | role, protocol | links taken into use after a session's first |
 //! | `unbroken_links_lost_total` | counter | role, protocol | links that failed, ended, broke the protocol or were silent for too long under a session that goes on; not those that were replaced |
-//! | `unbroken_attempts_failed_total` | counter | protocol | a client's attempts to resume that came to nothing |
+//! | `unbroken_attempts_failed_total` | counter | protocol | a client's attempts to resume that came to nothing: no link could be dialled, or it was of no use before the server used it |
 //! | `unbroken_handshakes_refused_total` | counter | reason | links that a server turned away, or that failed before they were of any use |
 //! | `unbroken_bytes_sent_total` | counter | role, protocol | bytes of the streams that the application has written |
 //! | `unbroken_bytes_received_total` | counter | role, protocol | bytes of the streams that have been received, whether or not the application has read them |
@@ -30,7 +30,7 @@
 //! # They lag
 //!
 //! Reading and writing count nothing. What they have moved, and the round trip, is recorded when the session's own task runs or a link changes, and
-//! when the session is over: within a second of the application's reading or writing, as long as the runtime has time for it.
+//! when the session is over: within half a second of the application's reading or writing, as long as the runtime has time for it.
 //!
 //! # What is replaced
 //!

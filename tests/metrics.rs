@@ -29,7 +29,7 @@ mod memory_link;
 mod memory_net;
 
 use memory_link::{Fault, link};
-use memory_net::{Dial, Net, ROOMY, closed, expect, plain, resumed, send};
+use memory_net::{Dial, Net, ROOMY, closed, exchange, expect, plain, resumed, send};
 
 /// What was recorded, by name and label values: `"unbroken_sessions client native"`.
 #[derive(Default)]
@@ -141,7 +141,7 @@ impl Numbers {
 
 /// Time for what lags, and for both ends to have heard of what the other did.
 async fn catch_up() {
-    sleep(Duration::from_millis(1_100)).await;
+    sleep(Duration::from_millis(600)).await;
 }
 
 fn native() -> Config {
@@ -194,7 +194,7 @@ async fn a_session_counts_what_it_does() {
             sleep(Duration::from_millis(50)).await;
         }
         let sent = of("bytes_sent_total", "server");
-        assert!((700..=1010).contains(&sent), "{sent}");
+        assert!((800..=1010).contains(&sent), "{sent}");
         expect(&mut client, &[3; 1000]).await;
 
         // Under way when the link is cut.
@@ -321,6 +321,38 @@ async fn a_session_counts_once_how_it_ended() {
             assert_eq!(ages.len(), 2);
         }
     }
+}
+
+/// Of RESUMED, its header included: all a server sends before it uses the link.
+const RESUMED: usize = 60;
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_the_server_never_used_is_a_failed_attempt() {
+    let (numbers, _guard) = Numbers::here();
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
+    exchange(&mut client, &mut server).await;
+    let counted = || {
+        [
+            numbers.count("links_lost_total client native"),
+            numbers.count("attempts_failed_total native"),
+            numbers.count("resumes_total client native"),
+        ]
+    };
+    // Beside a link that serves.
+    net.plan([Dial::CutAt(memory_link::Server, RESUMED)]);
+    client.handle().migrate().await.expect_err("it is cut");
+    catch_up().await;
+    assert_eq!(counted()[..2], [0, 1]);
+
+    // Without one.
+    net.plan([Dial::CutAt(memory_link::Server, RESUMED)]);
+    let resumes = client.handle().stats().resumes;
+    net.wire(0).cut(Fault::Reset);
+    resumed(&client.handle(), resumes + 1).await;
+    catch_up().await;
+    assert_eq!(counted(), [1, 2, resumes + 1]);
+    finish(client, server).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ mod on {
     };
 
     /// How long what the application moves may go unrecorded.
-    const LAG: Duration = Duration::from_secs(1);
+    const LAG: Duration = Duration::from_millis(500);
 
     /// Records what a session does, from its beginning to its end.
     #[derive(Default)]

@@ -80,6 +80,8 @@ pub(super) struct SessionIo {
     wakers: Wakers,
     /// The link that is written to.
     link: Option<Attached>,
+    /// Whether that is the session's first link, or both ends use it: until they do, the attempt to resume on it can come to nothing.
+    used: bool,
     /// The one before it, for as long as the session holds it.
     previous: Option<Attached>,
     /// Whether the link was written to since it was last flushed.
@@ -118,6 +120,7 @@ impl SessionIo {
             session,
             wakers,
             link: None,
+            used: false,
             previous: None,
             unflushed: false,
             closing: Closing::No,
@@ -313,7 +316,8 @@ impl SessionIo {
                 reason,
                 retry_after,
             };
-            self.attempt_failed(error, fx);
+            self.lost(id);
+            self.migration_failed(error, fx);
         }
         if arrived.attached && self.session.role() == Role::Client {
             self.attached(fx);
@@ -429,8 +433,10 @@ impl SessionIo {
 
     /// A link is gone. That of an older one is no loss: it is being replaced.
     fn lost(&mut self, id: LinkId) {
-        if self.is_newest(id) {
+        if self.is_newest(id) && self.used {
             self.recorder.link_lost(&self.session);
+        } else if self.is_newest(id) {
+            self.recorder.attempt_failed();
         }
     }
 
@@ -441,6 +447,7 @@ impl SessionIo {
     /// The newest link is in use at both ends.
     fn attached(&mut self, fx: &mut Effects) {
         self.probe = None;
+        self.used = true;
         log::attached(self.id, &self.seen, &self.session.stats());
         self.recorder.observe(&self.session, &self.state());
         for waiting in self.migrations.drain(..) {
@@ -472,7 +479,8 @@ impl SessionIo {
                     io::ErrorKind::ConnectionAborted,
                     "the new link was lost before the server used it",
                 );
-                self.attempt_failed(Error::Link(gone), fx);
+                self.used = true;
+                self.migration_failed(Error::Link(gone), fx);
             }
             fx.phase_changed();
         }

@@ -50,9 +50,14 @@ impl SessionIo {
         fx.wake_keeper = true;
     }
 
-    /// An attempt to get a new link has failed. A migration ends with that, if the old link still serves.
+    /// An attempt to get a new link has failed.
     pub(in crate::transport) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
         self.recorder.attempt_failed();
+        self.migration_failed(error, fx);
+    }
+
+    /// A migration ends with the attempt that was made for it, if the old link still serves.
+    pub(super) fn migration_failed(&mut self, error: Error, fx: &mut Effects) {
         if self.session.phase() != Phase::Attached || self.probe != Some(Probe::Asked) {
             return;
         }
@@ -90,6 +95,7 @@ impl SessionIo {
         fx.old_links
             .extend(self.previous.take().map(|attached| attached.link));
         self.previous = self.link.replace(Attached { id, link });
+        self.used = id == 0 || !self.session.is_switching();
         self.unflushed = false;
         self.closing = Closing::No;
         self.close_by = None;

@@ -23,11 +23,11 @@ use crate::{
 /// Dropping the future drops the link. A server that has named the session already keeps its id for the resume window.
 ///
 /// ```no_run
-/// use unbroken::{Config, ResumableTransport, Snet};
+/// use unbroken::{Config, ResumableTransport};
 ///
 /// # async fn example() -> Result<(), unbroken::Error> {
 /// let transport: ResumableTransport =
-///     unbroken::connect("example.com:7000", Config::new().snet(Snet::rc4())).await?;
+///     unbroken::connect("example.com:7000", Config::new()).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -12,11 +12,11 @@ use crate::config::Config;
 /// ```
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, ServiceExt};
-/// use unbroken::{Config, ResumableLayer, Snet, TcpConnector};
+/// use unbroken::{Config, ResumableLayer, TcpConnector};
 ///
 /// # async fn example() -> Result<(), unbroken::Error> {
 /// let connect = ServiceBuilder::new()
-///     .layer(ResumableLayer::new(Config::new().snet(Snet::rc4())))
+///     .layer(ResumableLayer::new(Config::new()))
 ///     .timeout(Duration::from_secs(5)) // for each link to be dialled
 ///     .service(TcpConnector::new());
 /// let transport = connect.oneshot("example.com:7000").await?;

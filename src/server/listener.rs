@@ -20,7 +20,7 @@ use tokio::{
 use super::{Accepted, Acceptor, Sessions, acceptor::refused};
 use crate::{
     config::{Config, Valid},
-    error::Error,
+    error::{Error, reset},
     transport::{ResumableTransport, socket, unless},
 };
 
@@ -38,13 +38,14 @@ const WAITING: usize = 64;
 /// New sessions come out of [`accept`](Self::accept), or of the listener as a `Stream` of transports; links that resume a session go
 /// to it inside, whether or not anybody accepts. Failed handshakes are traced, not returned.
 ///
-/// Dropping it closes the port. Its sessions go on, on the links they have, but can be resumed no more.
+/// Dropping it closes the port. The sessions that were accepted go on, on the links they have, but can be resumed no more; the others are
+/// reset.
 ///
 /// ```no_run
-/// use unbroken::{Config, Listener, Snet};
+/// use unbroken::{Config, Listener};
 ///
 /// # async fn example() -> std::io::Result<()> {
-/// let mut listener = Listener::bind("0.0.0.0:7000", Config::new().snet(Snet::rc4())).await?;
+/// let mut listener = Listener::bind("0.0.0.0:7000", Config::new()).await?;
 /// loop {
 ///     let (transport, peer) = listener.accept().await?;
 ///     println!("{peer} opened {:?}", transport.handle().id());
@@ -137,11 +138,20 @@ impl Listener {
     /// Takes no new sessions any more, and lets the others go on until they have ended or `deadline` has passed; see
     /// [`Sessions::shutdown`]. Then it closes the port. Returns how many sessions had to be reset.
     ///
-    /// Sessions that nobody has accepted are closed at once.
+    /// Sessions that nobody has accepted are reset at once.
     pub async fn shutdown(mut self, deadline: Duration) -> usize {
-        self.incoming.close();
-        while self.incoming.try_recv().is_ok() {}
+        self.close_waiting();
         self.sessions.shutdown(deadline).await
+    }
+
+    /// Resets the sessions that nobody has accepted, and lets no more come.
+    fn close_waiting(&mut self) {
+        self.incoming.close();
+        while let Ok(incoming) = self.incoming.try_recv() {
+            if let Ok((transport, _)) = incoming {
+                transport.handle().close(reset::SHUTTING_DOWN);
+            }
+        }
     }
 
     /// The address it listens on.
@@ -166,6 +176,7 @@ impl Stream for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        self.close_waiting();
         self.accepting.abort();
     }
 }
@@ -240,8 +251,11 @@ async fn accept_link(
     };
     // Whatever else came of it has been said.
     if let Ok(Accepted::New(transport)) = accepted {
-        // A listener that was dropped meanwhile takes no more sessions; this one ends with its transport.
-        let _ = outgoing.send(Ok((transport, peer))).await;
+        let handle = transport.handle();
+        if outgoing.send(Ok((transport, peer))).await.is_err() {
+            // The listener was dropped or shut down meanwhile.
+            handle.close(reset::SHUTTING_DOWN);
+        }
     }
 }
 

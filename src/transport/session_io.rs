@@ -30,15 +30,6 @@ const TAKE_IN: usize = 16 * 1024;
 /// How many times the keeper reads before it lets other tasks run.
 const TAKE_IN_ROUNDS: usize = 64;
 
-/// Why a client wants a new link while it has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Probe {
-    /// The peer has been silent, or the network has changed. A byte from the peer settles the matter.
-    Doubt,
-    /// The user asked for it.
-    Asked,
-}
-
 /// How far the newest link, which has had all it will be handed, is on its way to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Closing {
@@ -91,8 +82,13 @@ pub(super) struct SessionIo {
     close_by: Option<Instant>,
     /// How long that may take.
     patience: Duration,
-    probe: Option<Probe>,
+    /// A client wants a new link though it has one: the peer has been silent, or the network has changed. A byte from the peer settles
+    /// the matter.
+    doubt: bool,
+    /// Users who want a new link, whether there is one or not.
     migrations: Vec<Migration>,
+    /// Those of them that wait for the newest link to be taken into use.
+    moving: Vec<Migration>,
     /// How many attempts were made to resume since the link was lost.
     attempt: u32,
     /// The state when it was last looked at.
@@ -126,8 +122,9 @@ impl SessionIo {
             closing: Closing::No,
             close_by: None,
             patience,
-            probe: None,
+            doubt: false,
             migrations: Vec::new(),
+            moving: Vec::new(),
             attempt: 0,
             seen: LinkState::Connected,
             keeper_comes: None,
@@ -302,9 +299,7 @@ impl SessionIo {
 
     /// Counts what a link gave; what is in the returned range of it is new.
     fn take(&mut self, id: LinkId, bytes: &mut [u8], fx: &mut Effects) -> std::ops::Range<usize> {
-        if self.probe == Some(Probe::Doubt) {
-            self.probe = None;
-        }
+        self.doubt = false;
         let arrived = self.session.receive(id, bytes, now());
         if let Some(error) = arrived.broken {
             tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
@@ -317,7 +312,9 @@ impl SessionIo {
                 retry_after,
             };
             self.lost(id);
-            self.migration_failed(error, fx);
+            if self.previous.is_some() {
+                self.move_failed(error, fx);
+            }
         }
         if arrived.attached && self.session.role() == Role::Client {
             self.attached(fx);
@@ -446,13 +443,15 @@ impl SessionIo {
 
     /// The newest link is in use at both ends.
     fn attached(&mut self, fx: &mut Effects) {
-        self.probe = None;
+        self.doubt = false;
         self.used = true;
         log::attached(self.id, &self.seen, &self.session.stats());
         self.recorder.observe(&self.session, &self.state());
-        for waiting in self.migrations.drain(..) {
+        for waiting in self.moving.drain(..) {
             fx.migrated.push((waiting, Ok(())));
         }
+        // Another link may have been asked for meanwhile.
+        fx.wake_keeper = true;
     }
 
     /// Acts on what has become of the session: drops the links it no longer holds, and tells those that wait.
@@ -473,14 +472,16 @@ impl SessionIo {
             self.unflushed = self.link.is_some();
             self.closing = Closing::No;
             self.close_by = None;
-            if self.link.is_some() {
-                // The old one is taken up again: whoever asked for a new one is told.
+            if self.session.phase() == Phase::Attached {
+                // The old one is taken up again.
+                self.used = true;
                 let gone = io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the new link was lost before the server used it",
                 );
-                self.used = true;
-                self.migration_failed(Error::Link(gone), fx);
+                self.move_failed(Error::Link(gone), fx);
+            } else {
+                self.migrations.append(&mut self.moving);
             }
             fx.phase_changed();
         }
@@ -494,11 +495,11 @@ impl SessionIo {
         }
         if let (LinkState::Connected, LinkState::Reconnecting { .. }) = (&self.seen, &state) {
             self.attempt = 0;
-            self.probe = None;
+            self.doubt = false;
         }
         if let LinkState::Closed(reason) = state {
             log::over(self.id, reason, &self.session.stats());
-            for waiting in self.migrations.drain(..) {
+            for waiting in self.migrations.drain(..).chain(self.moving.drain(..)) {
                 fx.migrated.push((waiting, Err(Error::Closed(reason))));
             }
         }
@@ -563,9 +564,9 @@ impl SessionIo {
         }
         let held = [&self.previous, &self.link]
             .map(|attached| attached.as_ref().map(|attached| attached.id));
-        if self.session.handle_timeout(now) && self.probe.is_none() {
+        if self.session.handle_timeout(now) && !self.doubt {
             tracing::debug!(session = %self.id.short(), "the peer is silent");
-            self.probe = Some(Probe::Doubt);
+            self.doubt = true;
         }
         let over = matches!(self.session.phase(), Phase::Closed(_));
         for id in held.into_iter().flatten().filter(|_| !over) {

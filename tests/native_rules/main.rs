@@ -15,4 +15,6 @@ mod credit;
 mod delivery;
 mod dropping;
 mod ends;
+mod migrate;
+mod resumes;
 mod shutdown;

@@ -1,6 +1,6 @@
 //! From one link to the next.
 
-use super::{Attached, Closing, Need, Probe, SessionIo, now};
+use super::{Attached, Closing, Need, SessionIo, now};
 use crate::{
     error::Error,
     protocol::{LinkId, Phase, Role},
@@ -18,7 +18,9 @@ impl SessionIo {
             (Phase::Closed(_), _) | (_, Role::Server) => Need::Nothing,
             _ if self.session.is_switching() => Need::Nothing,
             (Phase::Detached(_), Role::Client) => Need::Link,
-            (Phase::Attached, Role::Client) if self.probe.is_some() => Need::Link,
+            (Phase::Attached, Role::Client) if self.doubt || !self.migrations.is_empty() => {
+                Need::Link
+            }
             (Phase::Attached, Role::Client) => Need::Nothing,
         }
     }
@@ -38,38 +40,28 @@ impl SessionIo {
             return;
         }
         self.migrations.push(done);
-        self.probe = Some(Probe::Asked);
         fx.wake_keeper = true;
     }
 
     /// The link may be dead, though it looks alive.
     pub(in crate::transport) fn doubt(&mut self, fx: &mut Effects) {
         tracing::debug!(session = %self.id.short(), "the network has changed");
-        self.probe = self.probe.or(Some(Probe::Doubt));
+        self.doubt = true;
         self.session.probe();
         fx.wake_keeper = true;
     }
 
-    /// An attempt to get a new link has failed.
+    /// An attempt to get a new link has failed. Those who asked for one are told, if the old one still serves.
     pub(in crate::transport) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
         self.recorder.attempt_failed();
-        self.migration_failed(error, fx);
+        if self.session.phase() == Phase::Attached {
+            tell(self.migrations.drain(..), error, fx);
+        }
     }
 
-    /// A migration ends with the attempt that was made for it, if the old link still serves.
-    pub(super) fn migration_failed(&mut self, error: Error, fx: &mut Effects) {
-        if self.session.phase() != Phase::Attached || self.probe != Some(Probe::Asked) {
-            return;
-        }
-        self.probe = None;
-        let text = error.to_string();
-        let mut error = Some(error);
-        for waiting in self.migrations.drain(..) {
-            let error = error
-                .take()
-                .unwrap_or_else(|| Error::Dial(text.as_str().into()));
-            fx.migrated.push((waiting, Err(error)));
-        }
+    /// The newest link is lost before it was of any use, and the old one still serves.
+    pub(super) fn move_failed(&mut self, error: Error, fx: &mut Effects) {
+        tell(self.moving.drain(..), error, fx);
     }
 
     /// A link is about to be replaced by one that cannot be used beside it: drops it, unless no new one is wanted any more. Returns
@@ -99,10 +91,23 @@ impl SessionIo {
         self.unflushed = false;
         self.closing = Closing::No;
         self.close_by = None;
+        self.moving.append(&mut self.migrations);
         if !self.session.is_switching() {
             self.attached(fx);
         }
         self.look(fx);
         fx.phase_changed();
+    }
+}
+
+/// The first is told the error itself, the others what it says.
+fn tell(waiting: impl Iterator<Item = Migration>, error: Error, fx: &mut Effects) {
+    let text = error.to_string();
+    let mut error = Some(error);
+    for waiting in waiting {
+        let error = error
+            .take()
+            .unwrap_or_else(|| Error::Dial(text.as_str().into()));
+        fx.migrated.push((waiting, Err(error)));
     }
 }

@@ -15,6 +15,7 @@ mod credit;
 mod delivery;
 mod dropping;
 mod ends;
+mod liveness;
 mod migrate;
 mod resumes;
 mod shutdown;

@@ -135,19 +135,12 @@ async fn a_stream_does_not_stall_while_it_moves() {
     for (pace, window) in [(little, 1 << 20), (bulk, 64 << 10), (bulk, 512 << 10)] {
         let without = gaps(pace, window, 0).await;
         let with = gaps(pace, window, 4).await;
-        println!("{without:?} {with:?}");
         for (without, with) in without.into_iter().zip(with) {
+            // A round trip more would be fair. But what is on its way over the old link goes on arriving until the new one brings more.
             assert!(
-                with <= without + 2 * DELAY + Duration::from_millis(2),
+                with <= without + Duration::from_millis(3),
                 "{with:?} between two deliveries, {without:?} without a migration"
             );
-            if pace.every.is_some() {
-                // What is on its way over the old link goes on arriving until the new one brings more.
-                assert!(
-                    with <= without + Duration::from_millis(3),
-                    "{with:?} {without:?}"
-                );
-            }
         }
     }
 }

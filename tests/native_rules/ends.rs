@@ -127,7 +127,7 @@ async fn a_reset_is_no_clean_end_whatever_its_code() {
             let handle = peer.handle();
             let shutting = tokio::spawn(async move { (peer.shutdown().await, peer) });
             tokio::time::sleep(Duration::from_secs(1)).await;
-            reading.read(&mut []).await.expect("nothing");
+            assert_eq!(reading.read(&mut []).await.expect("nothing"), 0);
             let own = reading.unsplit(writing);
             own.handle().close(code);
             let ended = closed(&handle).await;

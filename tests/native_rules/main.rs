@@ -17,5 +17,6 @@ mod dropping;
 mod ends;
 mod liveness;
 mod migrate;
+mod refusals;
 mod resumes;
 mod shutdown;

@@ -19,4 +19,5 @@ mod liveness;
 mod migrate;
 mod refusals;
 mod resumes;
+mod sessions;
 mod shutdown;

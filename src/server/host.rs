@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{handshakes::Place, registry::Registry};
+use super::{
+    handshakes::Place,
+    registry::{Entry, Registry},
+};
 use crate::{
     config::Valid,
     error::Error,
-    transport::{BoxLink, ResumableTransport, SessionId, Shared, keep},
+    transport::{BoxLink, ResumableTransport, SessionId, keep},
 };
 
 /// Those whom handshakes give links and sessions to.
@@ -17,14 +20,12 @@ pub(super) struct Host {
 
 impl Host {
     /// Starts a new session's keeper, and hands the session to the application.
-    pub(super) fn keep(&self, session: Arc<Shared>) -> Accepted {
+    pub(super) fn keep(&self, entry: Entry) -> Accepted {
+        let session = entry.session().clone();
         let keeping = keep(session.clone(), None);
-        let entry = Entry {
-            registry: self.registry.clone(),
-            id: session.id(),
-        };
         tokio::spawn(async move {
             keeping.await;
+            // However the keeper ends.
             drop(entry);
         });
         Accepted::New(ResumableTransport::new(session))
@@ -60,17 +61,5 @@ impl<E: Into<Error>> From<E> for Failed {
             error: error.into(),
             told: None,
         }
-    }
-}
-
-/// A session's place in the registry, given back when its keeper ends, however it does.
-struct Entry {
-    registry: Arc<Registry>,
-    id: SessionId,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.registry.remove(self.id);
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{
     host::{Accepted, Arriving, Failed, Host},
-    registry::{Closed, Known, Named, Proved},
+    registry::{Denied, Known, Named, Proved},
 };
 use crate::{
     error::{Error, HandshakeError, RejectCode, ResumeError},
-    protocol::native::{Hello, Id, Opened, ServerHandshake, SessionSecret, Tombstone},
+    protocol::native::{Ended, Hello, Id, Opened, ServerHandshake, SessionSecret, Tombstone},
     transport::{BoxLink, SessionId, exchange, random},
 };
 
@@ -31,7 +31,7 @@ pub(super) async fn accept(
                 RejectCode::Version => HandshakeError::Version,
                 _ => HandshakeError::Security,
             };
-            Err(turn_away(arriving.link, &mut machine, code, error).await)
+            Err(turn_away(arriving.link, &mut machine, error).await)
         }
         None => Err(HandshakeError::OutOfPlace.into()),
     }
@@ -39,12 +39,12 @@ pub(super) async fn accept(
 
 async fn open(
     server: &Host,
-    mut arriving: Arriving<'_>,
+    arriving: Arriving<'_>,
     mut machine: ServerHandshake,
     peer_window: u64,
 ) -> Result<Accepted, Failed> {
-    if let Err(closed) = server.registry.check_open() {
-        return Err(turn_away(arriving.link, &mut machine, code(closed), closed).await);
+    if let Err(denied) = server.registry.check_open() {
+        return Err(turn_away(arriving.link, &mut machine, denied).await);
     }
     let opened = Opened {
         id: server.registry.draw_native_id()?,
@@ -60,26 +60,29 @@ async fn open(
         peer_window,
     };
     server.registry.name(id, named);
-    let received = prove(&mut arriving, &mut machine).await?;
-    let link = arriving.link;
-    match server.registry.prove(id, arriving.peer_addr) {
-        Ok(Ok(Proved::Opened(session))) => {
+    let (
+        Arriving {
+            link, peer_addr, ..
+        },
+        received,
+    ) = prove(arriving, &mut machine).await?;
+    match server.registry.prove(id, peer_addr) {
+        Ok(Proved::Opened(entry)) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
-            let _ = session.attach_native(link, 0, received);
-            Ok(server.keep(session))
+            let _ = entry.session().attach_native(link, 0, received);
+            Ok(server.keep(entry))
         }
         // A resume was faster, and so is newer.
-        Ok(Ok(Proved::Running(_) | Proved::Ended(_))) => {
-            Err(turn_away(link, &mut machine, RejectCode::Stale, ResumeError::Stale).await)
+        Ok(Proved::Running(_) | Proved::Ended(_)) => {
+            Err(turn_away(link, &mut machine, ResumeError::Stale).await)
         }
-        Ok(Err(error)) => Err(turn_away(link, &mut machine, refusal(error), error).await),
-        Err(closed) => Err(turn_away(link, &mut machine, code(closed), closed).await),
+        Err(denied) => Err(turn_away(link, &mut machine, denied).await),
     }
 }
 
 async fn resume(
     server: &Host,
-    mut arriving: Arriving<'_>,
+    arriving: Arriving<'_>,
     mut machine: ServerHandshake,
     id: Id,
     attempt: u32,
@@ -87,44 +90,36 @@ async fn resume(
     let id = SessionId::native(id);
     let (secret, received) = match consider(server, id, attempt) {
         Ok(granted) => granted,
-        Err(error) => {
-            return Err(turn_away(arriving.link, &mut machine, refusal(error), error).await);
-        }
+        Err(error) => return Err(turn_away(arriving.link, &mut machine, error).await),
     };
     machine.resume(&secret, random::bytes()?, received);
-    let confirmed = match prove(&mut arriving, &mut machine).await {
-        Ok(confirmed) => confirmed,
-        Err(error @ Error::Handshake(HandshakeError::Proof)) => {
-            let code = RejectCode::BadProof;
-            return Err(turn_away(arriving.link, &mut machine, code, error).await);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let Arriving {
-        link, peer_addr, ..
-    } = arriving;
+    let (
+        Arriving {
+            link, peer_addr, ..
+        },
+        confirmed,
+    ) = prove(arriving, &mut machine).await?;
     match server.registry.prove(id, peer_addr) {
-        Ok(Ok(Proved::Opened(session))) => {
+        Ok(Proved::Opened(entry)) => {
             // As with an open.
-            let _ = session.attach_native(link, attempt, confirmed);
-            Ok(server.keep(session))
+            let _ = entry.session().attach_native(link, attempt, confirmed);
+            Ok(server.keep(entry))
         }
-        Ok(Ok(Proved::Running(session))) => match session.attach_native(link, attempt, confirmed) {
+        Ok(Proved::Running(session)) => match session.attach_native(link, attempt, confirmed) {
             Ok(()) => {
                 session.came_from(peer_addr);
                 Ok(Accepted::Resumed(id))
             }
-            Err((error, link)) => match session.tombstone() {
+            Err((error, link)) => Err(match session.tombstone() {
                 Some(tombstone) => tell_end(link, &mut machine, &tombstone, confirmed).await,
-                None => Err(turn_away(link, &mut machine, refusal(error), error).await),
-            },
+                None => turn_away(link, &mut machine, error).await,
+            }),
         },
-        Ok(Ok(Proved::Ended(tombstone))) => {
+        Ok(Proved::Ended(tombstone)) => {
             server.registry.told(id, attempt);
-            tell_end(link, &mut machine, &tombstone, confirmed).await
+            Err(tell_end(link, &mut machine, &tombstone, confirmed).await)
         }
-        Ok(Err(error)) => Err(turn_away(link, &mut machine, refusal(error), error).await),
-        Err(closed) => Err(turn_away(link, &mut machine, code(closed), closed).await),
+        Err(denied) => Err(turn_away(link, &mut machine, denied).await),
     }
 }
 
@@ -139,15 +134,16 @@ fn consider(
         // The number of the open.
         return Err(ResumeError::Stale);
     }
-    let remembered = |tombstone: Tombstone| match tombstone.code {
-        None => Err(ResumeError::Expired),
-        Some(_) if Some(attempt) <= tombstone.last => Err(ResumeError::Stale),
-        Some(_) => Ok((tombstone.secret, tombstone.received)),
+    let remembered = |tombstone: Tombstone| match tombstone.end {
+        Ended::Rejected(RejectCode::Gap) => Err(ResumeError::Gap),
+        Ended::Rejected(_) => Err(ResumeError::Expired),
+        Ended::Reset(_) if Some(attempt) <= tombstone.last => Err(ResumeError::Stale),
+        Ended::Reset(_) => Ok((tombstone.secret, tombstone.received)),
     };
     match server.registry.find(id) {
-        Some(Known::Session(session)) => match session.tombstone() {
-            Some(tombstone) => remembered(tombstone),
-            None => Ok((session.native_secret()?, session.answer_native(attempt)?)),
+        Some(Known::Session(session)) => match session.answer_native(attempt)? {
+            Ok(answer) => Ok(answer),
+            Err(tombstone) => remembered(tombstone),
         },
         Some(Known::Unproved(Named::Native { secret, .. })) => Ok((secret, 0)),
         Some(Known::Ended(tombstone)) => remembered(tombstone),
@@ -156,12 +152,20 @@ fn consider(
 }
 
 /// Carries a handshake on that waits for the client's CONFIRM, and returns how much that says to have received.
-async fn prove(arriving: &mut Arriving<'_>, machine: &mut ServerHandshake) -> Result<u64, Error> {
+async fn prove<'a>(
+    mut arriving: Arriving<'a>,
+    machine: &mut ServerHandshake,
+) -> Result<(Arriving<'a>, u64), Failed> {
     let place = arriving.place;
-    exchange(&mut arriving.link, machine, || place.heard()).await?;
-    machine
-        .proved()
-        .ok_or_else(|| HandshakeError::OutOfPlace.into())
+    match exchange(&mut arriving.link, machine, || place.heard()).await {
+        Ok(()) => {}
+        Err(Error::Handshake(error @ HandshakeError::Proof)) => {
+            return Err(turn_away(arriving.link, machine, error).await);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let confirmed = machine.proved().ok_or(HandshakeError::OutOfPlace)?;
+    Ok((arriving, confirmed))
 }
 
 /// Tells a client that has proved itself how its session ended.
@@ -170,27 +174,84 @@ async fn tell_end(
     machine: &mut ServerHandshake,
     tombstone: &Tombstone,
     confirmed: u64,
-) -> Result<Accepted, Failed> {
-    let Some(reset) = tombstone.code else {
-        return Err(turn_away(link, machine, RejectCode::Expired, ResumeError::Expired).await);
-    };
-    // Nothing follows, so the client's own count will do as the start of it.
-    let received = tombstone.received;
-    machine.end(confirmed, received, received, reset);
-    exchange(&mut link, machine, || {}).await?;
-    Err(Failed {
-        error: ResumeError::Ended.into(),
-        told: Some(link),
-    })
+) -> Failed {
+    match tombstone.end {
+        Ended::Rejected(RejectCode::Gap) => turn_away(link, machine, ResumeError::Gap).await,
+        Ended::Rejected(_) => turn_away(link, machine, ResumeError::Expired).await,
+        Ended::Reset(code) => {
+            // Nothing follows, so the client's own count will do as the start of it.
+            machine.end(confirmed, tombstone.received, tombstone.limit, code);
+            let told = exchange(&mut link, machine, || {}).await.is_ok();
+            Failed {
+                error: ResumeError::Ended.into(),
+                told: told.then_some(link),
+            }
+        }
+    }
+}
+
+/// Why a client is turned away.
+struct Refused {
+    error: Error,
+    /// What the client is told, unless the link is closed without a word.
+    code: Option<RejectCode>,
+}
+
+impl From<HandshakeError> for Refused {
+    fn from(error: HandshakeError) -> Self {
+        Self {
+            error: error.into(),
+            code: match error {
+                HandshakeError::Version => Some(RejectCode::Version),
+                HandshakeError::Security => Some(RejectCode::SecurityNotOffered),
+                HandshakeError::Proof => Some(RejectCode::BadProof),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        Self {
+            error: denied.into(),
+            code: Some(match denied {
+                Denied::Unknown => RejectCode::Unknown,
+                Denied::Full => RejectCode::Busy,
+                Denied::Draining => RejectCode::ShuttingDown,
+            }),
+        }
+    }
+}
+
+impl From<ResumeError> for Refused {
+    fn from(error: ResumeError) -> Self {
+        Self {
+            error: error.into(),
+            code: match error {
+                ResumeError::Unknown => Some(RejectCode::Unknown),
+                ResumeError::Expired => Some(RejectCode::Expired),
+                ResumeError::Proof => Some(RejectCode::BadProof),
+                ResumeError::Gap => Some(RejectCode::Gap),
+                ResumeError::Stale => Some(RejectCode::Stale),
+                ResumeError::Ended | ResumeError::Closed => Some(RejectCode::Closed),
+                // What cannot be is the client's error.
+                ResumeError::ReceivedTooMuch | ResumeError::SentTooLittle => None,
+            },
+        }
+    }
 }
 
 /// Tells a client that it is turned away, and why.
 async fn turn_away(
     mut link: BoxLink,
     machine: &mut ServerHandshake,
-    code: RejectCode,
-    error: impl Into<Error>,
+    refused: impl Into<Refused>,
 ) -> Failed {
+    let Refused { error, code } = refused.into();
+    let Some(code) = code else {
+        return error.into();
+    };
     let retry_after = match code {
         RejectCode::Busy | RejectCode::ShuttingDown => RETRY_AFTER,
         _ => Duration::ZERO,
@@ -198,27 +259,7 @@ async fn turn_away(
     machine.reject(code, retry_after);
     let told = exchange(&mut link, machine, || {}).await.is_ok();
     Failed {
-        error: error.into(),
+        error,
         told: told.then_some(link),
-    }
-}
-
-fn code(closed: Closed) -> RejectCode {
-    match closed {
-        Closed::Full => RejectCode::Busy,
-        Closed::Draining => RejectCode::ShuttingDown,
-    }
-}
-
-fn refusal(error: ResumeError) -> RejectCode {
-    match error {
-        ResumeError::Unknown => RejectCode::Unknown,
-        ResumeError::Expired => RejectCode::Expired,
-        ResumeError::Proof => RejectCode::BadProof,
-        ResumeError::ReceivedTooMuch | ResumeError::SentTooLittle | ResumeError::Gap => {
-            RejectCode::Gap
-        }
-        ResumeError::Stale => RejectCode::Stale,
-        ResumeError::Ended | ResumeError::Closed => RejectCode::Closed,
     }
 }

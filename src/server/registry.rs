@@ -77,27 +77,30 @@ pub(super) enum Known {
 /// What a proof has reached.
 pub(super) enum Proved {
     /// It has opened the session.
-    Opened(Arc<Shared>),
+    Opened(Entry),
     /// The session had been opened before.
     Running(Arc<Shared>),
     /// The session is over.
     Ended(Tombstone),
 }
 
-/// Why no session can be opened now.
+/// Why a proof reaches no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
+pub(super) enum Denied {
+    /// There is none of this id, or no longer.
+    Unknown,
     /// There are as many as there may be.
     Full,
     /// The server is shutting down.
     Draining,
 }
 
-impl From<Closed> for Error {
-    fn from(closed: Closed) -> Self {
-        match closed {
-            Closed::Full => Self::Overloaded("it has as many sessions as it may"),
-            Closed::Draining => Self::ShutDown,
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unknown => ResumeError::Unknown.into(),
+            Denied::Full => Self::Overloaded("it has as many sessions as it may"),
+            Denied::Draining => Self::ShutDown,
         }
     }
 }
@@ -125,12 +128,12 @@ impl Registry {
     }
 
     /// Whether a new session may be opened.
-    pub(super) fn check_open(&self) -> Result<(), Closed> {
+    pub(super) fn check_open(&self) -> Result<(), Denied> {
         let Population { count, draining } = *self.population.borrow();
         if draining {
-            Err(Closed::Draining)
+            Err(Denied::Draining)
         } else if count >= self.config.max_sessions {
-            Err(Closed::Full)
+            Err(Denied::Full)
         } else {
             Ok(())
         }
@@ -177,44 +180,42 @@ impl Registry {
 
     /// A peer has proved to hold the secret of the session.
     pub(super) fn prove(
-        &self,
+        self: &Arc<Self>,
         id: SessionId,
         peer_addr: Option<SocketAddr>,
-    ) -> Result<Result<Proved, ResumeError>, Closed> {
-        let proved = self.find_or_open(id, peer_addr);
-        if let Ok(Ok(Proved::Opened(session))) = &proved {
-            session.begin();
+    ) -> Result<Proved, Denied> {
+        let proved = self.find_or_open(id, peer_addr)?;
+        if let Proved::Opened(entry) = &proved {
+            entry.session.begin();
         }
-        proved
+        Ok(proved)
     }
 
     fn find_or_open(
-        &self,
+        self: &Arc<Self>,
         id: SessionId,
         peer_addr: Option<SocketAddr>,
-    ) -> Result<Result<Proved, ResumeError>, Closed> {
+    ) -> Result<Proved, Denied> {
         let mut tables = self.lock();
         if let Some(session) = tables.sessions.get(&id) {
-            return Ok(Ok(Proved::Running(session.clone())));
+            return Ok(Proved::Running(session.clone()));
         }
         if let Some(tombstone) = tables.ended.get_mut(&id, now()) {
-            return Ok(Ok(Proved::Ended(tombstone.clone())));
+            return Ok(Proved::Ended(tombstone.clone()));
         }
         if !tables.unproved.contains(&id) {
-            return Ok(Err(ResumeError::Unknown));
+            return Err(Denied::Unknown);
         }
         // Otherwise it stays unproved, so that a resume may open it when there is room.
         self.check_open()?;
-        let Some(named) = tables.unproved.remove(&id) else {
-            return Ok(Err(ResumeError::Unknown));
-        };
-        let session = self.start(id, named, peer_addr);
-        let Some(session) = session else {
-            return Ok(Err(ResumeError::Unknown));
-        };
+        let named = tables.unproved.remove(&id).ok_or(Denied::Unknown)?;
+        let session = self.start(id, named, peer_addr).ok_or(Denied::Unknown)?;
         tables.sessions.insert(id, session.clone());
         self.counted(&tables);
-        Ok(Ok(Proved::Opened(session)))
+        Ok(Proved::Opened(Entry {
+            registry: self.clone(),
+            session,
+        }))
     }
 
     fn start(
@@ -259,17 +260,17 @@ impl Registry {
     }
 
     /// Forgets a session that is over, all but what its client may still have to be told.
-    pub(super) fn remove(&self, id: SessionId) {
-        let session = {
-            let mut tables = self.lock();
-            let session = tables.sessions.remove(&id);
-            if let Some(tombstone) = session.as_ref().and_then(|session| session.tombstone()) {
-                tables.ended.insert(id, tombstone, now());
-            }
-            self.counted(&tables);
-            session
-        };
-        drop(session);
+    fn remove(&self, session: &Shared) {
+        // Outside the lock: it is the session's own.
+        let tombstone = session.tombstone();
+        let mut tables = self.lock();
+        let removed = tables.sessions.remove(&session.id());
+        if let Some(tombstone) = tombstone {
+            tables.ended.insert(session.id(), tombstone, now());
+        }
+        self.counted(&tables);
+        drop(tables);
+        drop(removed);
     }
 
     /// The number of sessions has changed.
@@ -321,5 +322,23 @@ impl Registry {
 impl Tables {
     fn is_free(&self, id: &SessionId) -> bool {
         !(self.sessions.contains_key(id) || self.unproved.contains(id) || self.ended.contains(id))
+    }
+}
+
+/// A session's place in the registry, given back when it is dropped.
+pub(super) struct Entry {
+    registry: Arc<Registry>,
+    session: Arc<Shared>,
+}
+
+impl Entry {
+    pub(super) fn session(&self) -> &Arc<Shared> {
+        &self.session
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.registry.remove(&self.session);
     }
 }

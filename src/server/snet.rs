@@ -37,11 +37,13 @@ async fn open(
     let id = SessionId::snet(id);
     server.registry.name(id, Named::Snet(key));
     prove(&mut arriving, &mut machine).await?;
-    match server.registry.prove(id, arriving.peer_addr)?? {
-        Proved::Opened(session) => {
+    match server.registry.prove(id, arriving.peer_addr)? {
+        Proved::Opened(entry) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
-            let _ = session.attach_snet(arriving.link, 0, Counts::default(), 0);
-            Ok(server.keep(session))
+            let _ = entry
+                .session()
+                .attach_snet(arriving.link, 0, Counts::default(), 0);
+            Ok(server.keep(entry))
         }
         // A resume was faster, and so is newer.
         Proved::Running(_) | Proved::Ended(_) => Err(ResumeError::Stale.into()),
@@ -75,12 +77,12 @@ async fn resume(
         |session: &Shared| session.attach_snet(link, number, request.counts, counts.received);
     match server
         .registry
-        .prove(SessionId::snet(request.id), peer_addr)??
+        .prove(SessionId::snet(request.id), peer_addr)?
     {
-        Proved::Opened(session) => {
+        Proved::Opened(entry) => {
             // As with an open.
-            let _ = attach(&session);
-            Ok(server.keep(session))
+            let _ = attach(entry.session());
+            Ok(server.keep(entry))
         }
         Proved::Running(session) => {
             attach(&session)?;

@@ -5,6 +5,7 @@ mod resuming;
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
@@ -27,8 +28,8 @@ use crate::{
 
 /// How much of a link the keeper reads at a time, on its stack.
 const TAKE_IN: usize = 16 * 1024;
-/// How many times the keeper reads before it lets other tasks run.
-const TAKE_IN_ROUNDS: usize = 64;
+/// How many times a link is read in one go, if it always has more, before other tasks may run.
+const ROUNDS: usize = 64;
 
 /// How far the newest link, which has had all it will be handed, is on its way to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,7 +163,7 @@ impl SessionIo {
         buf: &mut ReadBuf<'_>,
         fx: &mut Effects,
     ) -> Poll<io::Result<()>> {
-        loop {
+        for _ in 0..ROUNDS {
             if self.session.waiting() > 0 {
                 if self.session.wanted() == 0 {
                     // The keeper had stopped reading.
@@ -195,6 +196,9 @@ impl SessionIo {
                 }
             }
         }
+        // Nothing of the stream came, but more may be there.
+        fx.wake_reader = true;
+        Poll::Pending
     }
 
     /// Accepts as much of `bufs` as there is room for, and hands it to the link as far as the link takes it.
@@ -205,8 +209,8 @@ impl SessionIo {
     ) -> Poll<io::Result<usize>> {
         self.check_writable()?;
         if self.session.room() == 0 {
-            // What the link takes makes room, or what the peer says.
-            self.hand_over(fx);
+            // What the link takes makes room, or what the peer says. A link that holds back what it has taken brings neither.
+            let _ = self.hand_over_and_flush(fx);
             self.hear(fx);
             self.check_writable()?;
         }
@@ -327,13 +331,13 @@ impl SessionIo {
 
     /// Takes from the links what they have, as far as there is room for it to wait.
     fn take_in(&mut self, fx: &mut Effects) {
-        let mut scratch = [0; TAKE_IN];
-        for _ in 0..TAKE_IN_ROUNDS {
+        let mut scratch = [const { MaybeUninit::uninit() }; TAKE_IN];
+        for _ in 0..ROUNDS {
             let room = self.session.wanted().min(TAKE_IN);
             if room == 0 {
                 return;
             }
-            let mut buf = ReadBuf::new(&mut scratch[..room]);
+            let mut buf = ReadBuf::uninit(&mut scratch[..room]);
             let Poll::Ready((id, result)) = self.poll_links(&mut buf) else {
                 return;
             };
@@ -352,7 +356,7 @@ impl SessionIo {
     /// Takes in what the peer has to say, for somebody on the write side who waits for that.
     fn hear(&mut self, fx: &mut Effects) {
         self.take_in(fx);
-        self.hand_over(fx);
+        let _ = self.hand_over_and_flush(fx);
         fx.heard = true;
     }
 
@@ -403,6 +407,20 @@ impl SessionIo {
         if self.session.owes(now()) {
             let _ = self.hand_over_and_flush(fx);
         }
+    }
+
+    /// Whether nothing is left that a task on the write side could be waiting for.
+    pub(super) fn is_settled(&self) -> bool {
+        let session = &self.session;
+        if session.verdict().is_some() {
+            return true;
+        }
+        let has_room = if session.is_write_shut() {
+            session.is_shut_down(true)
+        } else {
+            session.room() > 0
+        };
+        has_room && session.is_flushed() && !self.unflushed
     }
 
     /// Whether the link has been handed less than it may be, or holds some back: what a writer may wait for changes with either.

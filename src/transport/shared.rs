@@ -171,7 +171,7 @@ impl Shared {
             let left = match (&result, direction) {
                 (Poll::Pending, _) => Left::Waiting,
                 (Poll::Ready(_), Way::In) => Left::Served,
-                (Poll::Ready(_), Way::Out) if !io.session.is_flushed() => Left::Unfinished,
+                (Poll::Ready(_), Way::Out) if !io.is_settled() => Left::Unfinished,
                 (Poll::Ready(_), Way::Out) => Left::Finished,
             };
             fx.wake_keeper |= io.is_due_before_keeper();
@@ -416,14 +416,23 @@ impl Shared {
         self.with_native(|session| session.retry_at()).ok()?
     }
 
-    /// The secret that a peer proves to know.
-    pub(crate) fn native_secret(&self) -> Result<SessionSecret, ResumeError> {
-        self.with_native(|session| session.identity().secret.clone())
-    }
-
+    /// What a server answers to a client that asks to resume by such an attempt: how much it has received, and the secret that this is
+    /// proved with; or what is left of the session.
+    ///
+    /// # Errors
+    ///
     /// See [`native::NativeSession::answer`].
-    pub(crate) fn answer_native(&self, attempt: u32) -> Result<u64, ResumeError> {
-        self.with_native(|session| session.answer(attempt))?
+    pub(crate) fn answer_native(
+        &self,
+        attempt: u32,
+    ) -> Result<Result<(SessionSecret, u64), Tombstone>, ResumeError> {
+        self.with_native(|session| match session.tombstone() {
+            Some(tombstone) => Ok(Err(tombstone)),
+            None => Ok(Ok((
+                session.identity().secret.clone(),
+                session.answer(attempt)?,
+            ))),
+        })?
     }
 
     /// See [`native::NativeSession::attach`]. The link comes back if the session does not take it.

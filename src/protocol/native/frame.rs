@@ -7,8 +7,9 @@ use crate::error::{ProtocolError, RejectCode};
 
 /// The most bytes one DATA frame carries.
 pub const MAX_DATA: usize = 65_536;
-/// The most bytes a [`Head`] holds: a CONFIRM, an ATTACH, a PING and a PONG; or one of each frame that a session sends later.
-pub const HEAD_LEN: usize = 96;
+/// The most bytes a [`Head`] holds: a CONFIRM, an ATTACH, a PING, a PONG and the header of a DATA frame; or one of each frame that a
+/// session sends later.
+pub const HEAD_LEN: usize = 100;
 
 pub(super) const DATA: u8 = 0x00;
 const ACK: u8 = 0x01;
@@ -16,7 +17,7 @@ const FIN: u8 = 0x02;
 const RESET: u8 = 0x03;
 const PING: u8 = 0x04;
 const PONG: u8 = 0x05;
-const ATTACH: u8 = 0x06;
+pub(super) const ATTACH: u8 = 0x06;
 pub(super) const OPEN: u8 = 0x10;
 pub(super) const OPENED: u8 = 0x11;
 pub(super) const RESUME: u8 = 0x12;

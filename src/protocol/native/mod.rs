@@ -22,7 +22,7 @@ pub use handshake::{Answer, ClientOpen, ClientResume, Hello, ServerHandshake};
 pub use message::CONFIRM_LEN;
 pub(super) use prelude::FIRST_BYTE;
 pub use prelude::{Kind, PRELUDE_LEN, Prelude, security, suite};
-pub use session::{Identity, NativeSession, Settings, Tombstone};
+pub use session::{Ended, Identity, NativeSession, Settings, Tombstone};
 
 pub use crate::error::{RejectCode, reset};
 

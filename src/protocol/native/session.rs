@@ -13,7 +13,7 @@ use super::{
     link::{Link, Receipt},
 };
 use crate::{
-    error::CloseReason,
+    error::{CloseReason, RejectCode},
     protocol::{
         session::{Life, LinkId, Role},
         streams::Streams,
@@ -59,8 +59,19 @@ pub struct Tombstone {
     pub last: Option<u32>,
     /// How many positions of the peer's stream were received, FIN included.
     pub received: u64,
-    /// The code of the RESET; `None` if the session expired, which a REJECT says.
-    pub code: Option<u32>,
+    /// Up to where the peer was allowed to send.
+    pub limit: u64,
+    /// How its client is told.
+    pub end: Ended,
+}
+
+/// How a client is told that its session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With an ATTACH, then a RESET of this code.
+    Reset(u32),
+    /// With a REJECT of this code, before it has proved anything.
+    Rejected(RejectCode),
 }
 
 /// What the peer is to hear of what was received.
@@ -102,7 +113,7 @@ pub struct NativeSession {
     verdict: Option<CloseReason>,
     /// The code of the RESET this end is to send, and is not done with.
     reset: Option<u32>,
-    /// When a client that has reset the session stops trying to tell the server.
+    /// When a client that has reset the session, or has nothing else left, stops waiting for the server's last word.
     tell_until: Option<Instant>,
     /// The number of a client's last attempt to resume.
     attempt: u32,
@@ -110,7 +121,7 @@ pub struct NativeSession {
     trimmed: Option<u64>,
     /// When a server that put a client off wants to be asked again.
     retry_at: Option<Instant>,
-    /// Whether a peer has proved that it lacks what is no longer held, or claims to have what never was sent.
+    /// Whether a client has proved to lack what is no longer held, and nothing has come on the link in use since.
     gap_suspected: bool,
     pings: u64,
     round_trip: Option<Duration>,
@@ -186,14 +197,5 @@ impl NativeSession {
             .into_iter()
             .flatten()
             .find(|link| link.id == id)
-    }
-
-    /// Whether a link carries the session: one that the peer uses, as far as this end knows.
-    fn is_carried(&self) -> bool {
-        let links = [&self.link, &self.previous];
-        links
-            .into_iter()
-            .flatten()
-            .any(|link| self.life.role == Role::Server || link.id == 0 || link.arriving.is_some())
     }
 }

@@ -48,6 +48,14 @@ impl SessionIo {
         tracing::debug!(session = %self.id.short(), "the network has changed");
         self.doubt = true;
         self.session.probe();
+        if self.session.is_switching()
+            && self.session.phase() != Phase::Attached
+            && let Some(attached) = &self.link
+        {
+            // Whatever this link was dialled over may be gone, and nothing else carries the session.
+            self.session.link_failed(attached.id, now());
+            self.look(fx);
+        }
         fx.wake_keeper = true;
     }
 

@@ -212,7 +212,8 @@ fn the_longest_frame_to_be_skipped_is_skipped_without_being_held() {
 fn a_head_has_room_for_the_first_frames_of_a_link_and_gives_it_back() {
     let mut head = Head::new();
     assert!(head.push_bytes(&[0x14; 44]));
-    for frame in [ATTACHED, Frame::Ping(1), Frame::Pong(1)] {
+    let data = Frame::Data { len: 1 };
+    for frame in [ATTACHED, Frame::Ping(1), Frame::Pong(1), data] {
         assert!(head.push(&frame));
     }
     assert_eq!(head.as_bytes().len(), HEAD_LEN);

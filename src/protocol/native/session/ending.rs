@@ -14,9 +14,10 @@ use crate::{
 impl NativeSession {
     /// A client was refused the link: the session is over if that is final, and else waits as long as the server says.
     pub fn rejected(&mut self, reject: Reject, now: Instant) {
-        match refused(reject.code) {
-            Some(reason) => self.close(self.conclude(reason)),
-            None => self.retry_at = now.checked_add(reject.retry_after),
+        if reject.code.is_final() {
+            self.close(self.conclude(refused(reject.code)));
+        } else {
+            self.retry_at = now.checked_add(reject.retry_after);
         }
     }
 
@@ -35,8 +36,13 @@ impl NativeSession {
     }
 
     pub(super) fn on_reset(&mut self, code: u32) {
-        if let (reset::CLEAN, Some(fin)) = (code, self.fin) {
-            // So the peer has received it, whether or not it has said so in another way.
+        let is_servers = self.life.role == Role::Client;
+        if let (reset::CLEAN, Some(fin)) = (code, self.fin)
+            && is_servers
+            && self.fin_handed
+            && self.peer_fin.is_some()
+        {
+            // So the server has received it, whether or not it has said so in another way.
             self.acknowledged = self.acknowledged.max(fin + 1);
         }
         let reason = self.conclude(CloseReason::Reset(code));
@@ -47,10 +53,14 @@ impl NativeSession {
         }
     }
 
-    /// A server ends the session once both streams are delivered with their ends.
-    pub(super) fn end_if_done(&mut self) {
-        if self.life.role == Role::Server && self.is_done() {
-            self.end(CloseReason::Finished, reset::CLEAN);
+    /// Once both streams are delivered with their ends, a server ends the session, and a client waits for it to say so.
+    pub(super) fn end_if_done(&mut self, now: Instant) {
+        if !self.is_done() {
+            return;
+        }
+        match self.life.role {
+            Role::Server => self.end(CloseReason::Finished, reset::CLEAN),
+            Role::Client => self.tell_until = self.tell_until.or(self.life.linger_from(now)),
         }
     }
 
@@ -154,14 +164,13 @@ impl NativeSession {
     }
 }
 
-/// Why a client's session is over that was refused like this; `None` if it may try again.
-fn refused(code: RejectCode) -> Option<CloseReason> {
+/// Why a client's session is over that was refused like this, for good.
+fn refused(code: RejectCode) -> CloseReason {
     match code {
-        RejectCode::Expired => Some(CloseReason::Expired),
-        RejectCode::Gap => Some(CloseReason::Gap),
-        RejectCode::Unknown => Some(CloseReason::Refused(Refusal::Unknown)),
-        RejectCode::NotAuthorised => Some(CloseReason::Refused(Refusal::NotAuthorised)),
-        RejectCode::Closed => Some(CloseReason::Refused(Refusal::Closed)),
-        _ => None,
+        RejectCode::Expired => CloseReason::Expired,
+        RejectCode::Gap => CloseReason::Gap,
+        RejectCode::NotAuthorised => CloseReason::Refused(Refusal::NotAuthorised),
+        RejectCode::Closed => CloseReason::Refused(Refusal::Closed),
+        _ => CloseReason::Refused(Refusal::Unknown),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     error::ProtocolError,
     protocol::{
         native::{
-            frame::{Frame, Item},
+            frame::{self, Frame, Item},
             link::Receipt,
         },
         session::{Arrived, LinkId, Role},
@@ -21,6 +21,8 @@ impl NativeSession {
     /// A link gave `bytes`. The new ones of the stream end up side by side.
     pub(super) fn on_bytes(&mut self, link: LinkId, bytes: &mut [u8], now: Instant) -> Arrived {
         let mut arrived = Arrived::default();
+        // A client that had asked for another link would be silent on this one.
+        self.gap_suspected = false;
         // What arrives here is not stored yet, but may be: so the limit is that of before.
         let limit = self.own_limit();
         let mut at = 0;
@@ -73,7 +75,7 @@ impl NativeSession {
                     from,
                     received,
                     limit,
-                } => self.on_attach(id, from, Receipt { received, limit }, arrived),
+                } => self.on_attach(id, from, Receipt { received, limit }, now, arrived),
                 Frame::Reject(reject) if self.life.role == Role::Client => {
                     arrived.rejected = Some((reject.code, reject.retry_after));
                     self.rejected(reject, now);
@@ -113,7 +115,11 @@ impl NativeSession {
                 self.on_reset(code);
                 arrived.moved = true;
             }
-            Frame::Ping(ping) => link.pong = Some(ping),
+            Frame::Ping(ping) => {
+                link.pong = Some(ping);
+                // As often as this, at most, there may be memory to give back.
+                self.release();
+            }
             Frame::Pong(ping) => {
                 if let Some((number, at)) = link.ping
                     && number == ping
@@ -126,7 +132,7 @@ impl NativeSession {
                 return Err(ProtocolError::OutOfPlace(frame.kind()));
             }
         }
-        self.end_if_done();
+        self.end_if_done(now);
         Ok(())
     }
 
@@ -136,8 +142,13 @@ impl NativeSession {
         id: LinkId,
         from: u64,
         receipt: Receipt,
+        now: Instant,
         arrived: &mut Arrived,
     ) -> Result<(), ProtocolError> {
+        if self.slot(id).is_some_and(|link| link.confirm.is_some()) {
+            // It cannot have seen the CONFIRM.
+            return Err(ProtocolError::OutOfPlace(frame::ATTACH));
+        }
         if from > self.received() {
             return Err(ProtocolError::AttachBeyondReceived);
         }
@@ -157,7 +168,7 @@ impl NativeSession {
         }
         arrived.attached = true;
         arrived.moved = true;
-        self.end_if_done();
+        self.end_if_done(now);
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Acknowledgement, Identity, NativeSession, Tombstone};
+use super::{Acknowledgement, Ended, Identity, NativeSession, Tombstone};
 use crate::{
-    error::{CloseReason, ResumeError, reset},
+    error::{CloseReason, RejectCode, ResumeError, reset},
     protocol::{
         native::{Answer, CONFIRM_LEN, ClientResume, Nonce, link::Link},
         session::{LinkId, Session},
@@ -131,9 +131,12 @@ impl NativeSession {
             // A server's numbers are its client's attempts.
             last: self.life.last().and_then(|last| u32::try_from(last).ok()),
             received: self.received(),
-            code: match reason {
-                CloseReason::Abandoned => Some(reset::ABANDONED),
-                _ => self.reset,
+            limit: self.own_limit(),
+            end: match (reason, self.reset) {
+                (_, Some(code)) => Ended::Reset(code),
+                (CloseReason::Gap, None) => Ended::Rejected(RejectCode::Gap),
+                (CloseReason::Expired, None) => Ended::Rejected(RejectCode::Expired),
+                (_, None) => Ended::Reset(reset::ABANDONED),
             },
         })
     }
@@ -149,7 +152,7 @@ impl NativeSession {
         } else {
             return;
         }
-        if !self.is_carried() {
+        if self.link.is_none() {
             self.life.detach(now);
         }
         self.trim();

@@ -218,7 +218,7 @@ impl Stream {
 #[tokio::test(start_paused = true)]
 async fn whatever_both_applications_and_the_network_do() {
     let seed = seed();
-    for run in 0..150 {
+    for run in 0..100 {
         let mut rng = StdRng::seed_from_u64(seed.wrapping_add(run));
         let capacity = [1, 16, 300, 64 << 10][rng.random_range(0..4)];
         let config = native_window(

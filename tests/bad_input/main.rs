@@ -16,10 +16,14 @@ use tokio::{
 };
 use unbroken::{Config, Listener, Snet, connect, protocol::snet::Opened};
 
+#[path = "../support/raw_native.rs"]
+mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
 
 mod client;
+mod frames;
+mod native;
 mod server;
 
 /// After how long a test counts as hung.
@@ -64,9 +68,15 @@ fn config() -> Config {
         .handshake_timeout(Duration::from_secs(5))
 }
 
+/// The same for a client that speaks native.
+fn native_config() -> Config {
+    Config::new().handshake_timeout(Duration::from_secs(5))
+}
+
 /// Echoes, each session in a task.
 struct Echo {
     addr: SocketAddr,
+    /// Of a client.
     config: Config,
     /// Files that are open when no link is.
     base: usize,
@@ -91,6 +101,15 @@ impl Echo {
             addr,
             config,
             base: open_files(),
+        }
+    }
+
+    /// The same, for clients that speak native; the server takes snet as well.
+    async fn start_native(config: Config) -> Self {
+        let echo = Self::start(config).await;
+        Self {
+            config: native_config(),
+            ..echo
         }
     }
 

@@ -1,6 +1,12 @@
 //! A short conversation, its link cut at every byte offset of every message, in each direction, and twice in a row at every
-//! pair of offsets: it completes, once and in order.
+//! pair of offsets: it completes, once and in order, and so does its end where the protocol has one.
 
+#[path = "support/core_carried.rs"]
+mod core_carried;
+#[path = "support/core_native.rs"]
+mod core_native;
+#[path = "support/core_native_server.rs"]
+mod core_native_server;
 #[path = "support/core_pair.rs"]
 mod core_pair;
 #[path = "support/core_snet.rs"]
@@ -8,9 +14,10 @@ mod core_snet;
 
 use std::time::Duration;
 
+use core_native::Native;
 use core_pair::{ClientEnd, End, InFlight, Limits, Pair, Protocol, ServerEnd, Side};
 use core_snet::Snet;
-use unbroken::protocol::snet::CipherChoice;
+use unbroken::{CloseReason, protocol::snet::CipherChoice};
 
 const LIMITS: Limits = Limits {
     history: 64,
@@ -19,9 +26,11 @@ const LIMITS: Limits = Limits {
 /// Bytes a direction of a link holds: half the history, as socket buffers are bounded.
 const CAPACITY: usize = 32;
 
-/// The conversation. Both ends speak at once, then each answers what it has read of the other in full.
+/// The conversation. Both ends speak at once, then each answers what it has read of the other in full, and ends what it says.
 const FIRST: [usize; 2] = [5, 6];
 const ANSWER: [usize; 2] = [3, 4];
+/// How long a turn takes.
+const TURN: Duration = Duration::from_millis(5);
 
 /// Where a link is cut: when `side` has read `offset` bytes of it, handshake included.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +51,8 @@ struct Manner {
     half_open: bool,
     /// Whether what is late on an old link waits until the server has answered on the new one.
     held: bool,
+    /// When the client resumes on a second link while it has the first.
+    migrates: Option<Cut>,
 }
 
 /// What a conversation left behind: how many bytes of each link each side has read.
@@ -56,7 +67,7 @@ fn converse<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Outcome 
     let mut said = [0; 2];
     let mut failed_opens = 0;
     for _ in 0..10_000 {
-        if !(0..pair.links()).any(|link| pair.client.holds(link)) {
+        if pair.needs_link() {
             let resumes = pair.client.is_open();
             if pair.links() > 0 && !resumes {
                 failed_opens += 1;
@@ -64,8 +75,13 @@ fn converse<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Outcome 
             }
             pair.dial();
         }
+        if let (1, Some(due)) = (pair.links(), manner.migrates)
+            && pair.delivered(0, due.side) >= due.offset
+        {
+            pair.migrate();
+        }
         let newest = pair.links() - 1;
-        strike(&mut pair, newest, cuts, manner);
+        strike(&mut pair, cuts, manner);
         for side in Side::BOTH {
             speak(&mut pair, side, &mut said[side as usize]);
         }
@@ -87,8 +103,9 @@ fn converse<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Outcome 
                     _ => usize::MAX,
                 };
                 pair.deliver(side, link, most.min(manner.deliver));
-                strike(&mut pair, newest, cuts, manner);
+                strike(&mut pair, cuts, manner);
                 pair.read(side, 64);
+                pair.check();
             }
         }
         let all = [FIRST[1] + ANSWER[1], FIRST[0] + ANSWER[0]];
@@ -96,7 +113,13 @@ fn converse<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Outcome 
             let all = all[*side as usize] as u64;
             pair.progress(*side) == (all, all)
         });
-        if complete {
+        let closed = [pair.client.closed(), pair.server.closed()];
+        if P::ENDS && closed.contains(&None) {
+            // Long enough for what is put off to go out somewhere between all else.
+            pair.pass(TURN);
+        } else if complete {
+            let reason = P::ENDS.then_some(CloseReason::Finished);
+            assert_eq!(closed, [reason; 2]);
             assert_eq!(
                 pair.server.accepted(),
                 1,
@@ -118,17 +141,17 @@ fn converse<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Outcome 
     );
 }
 
-/// Cuts the newest link if its cut is due.
-fn strike<P: Protocol>(pair: &mut Pair<P>, newest: usize, cuts: &[Cut], manner: Manner) {
-    if let Some(cut) = cuts.get(newest)
-        && pair.delivered(newest, cut.side) >= cut.offset
-    {
-        let unaware: &[Side] = if manner.half_open {
-            &[Side::Server]
-        } else {
-            &[]
-        };
-        pair.cut(newest, manner.in_flight, unaware);
+/// Cuts the links whose cut is due.
+fn strike<P: Protocol>(pair: &mut Pair<P>, cuts: &[Cut], manner: Manner) {
+    for (link, cut) in cuts.iter().enumerate().take(pair.links()) {
+        if pair.delivered(link, cut.side) >= cut.offset {
+            let unaware: &[Side] = if manner.half_open {
+                &[Side::Server]
+            } else {
+                &[]
+            };
+            pair.cut(link, manner.in_flight, unaware);
+        }
     }
 }
 
@@ -142,6 +165,9 @@ fn speak<P: Protocol>(pair: &mut Pair<P>, side: Side, said: &mut usize) {
     if *said < due {
         *said += pair.write(side, due - *said);
     }
+    if P::ENDS && *said == FIRST[side as usize] + ANSWER[side as usize] {
+        pair.shut_write(side);
+    }
 }
 
 /// Every place on the link that comes after `cuts`, the end of it included.
@@ -150,8 +176,12 @@ fn places<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Vec<Cut> {
     let Some(lengths) = outcome.delivered.get(cuts.len()) else {
         return Vec::new();
     };
-    let to = |side: Side| (0..=lengths[side as usize]).map(move |offset| Cut { side, offset });
-    Side::BOTH.into_iter().flat_map(to).collect()
+    all_to(*lengths).collect()
+}
+
+fn all_to(lengths: [usize; 2]) -> impl Iterator<Item = Cut> {
+    let to = move |side: Side| (0..=lengths[side as usize]).map(move |offset| Cut { side, offset });
+    Side::BOTH.into_iter().flat_map(to)
 }
 
 /// Runs `check`, and says of which cuts it failed.
@@ -180,6 +210,7 @@ fn manners(paces: &[(usize, usize)]) -> Vec<Manner> {
                     in_flight,
                     half_open,
                     held,
+                    migrates: None,
                 });
             }
         }
@@ -187,8 +218,8 @@ fn manners(paces: &[(usize, usize)]) -> Vec<Manner> {
     manners
 }
 
-fn cut_once<P: Protocol>(protocol: &P) {
-    for manner in manners(&PACES) {
+fn cut_once<P: Protocol>(protocol: &P, manners: &[Manner]) {
+    for &manner in manners {
         let places = places(protocol, &[], manner);
         assert!(places.len() > 60, "the conversation is longer than that");
         let mut failed_opens = 0;
@@ -241,7 +272,7 @@ fn cut_resume<P: Protocol>(protocol: &P, first: Cut) {
 #[test]
 fn snet_cut_at_every_offset_of_the_open_and_the_data() {
     for protocol in Snet::all() {
-        cut_once(&protocol);
+        cut_once(&protocol, &manners(&PACES));
     }
 }
 
@@ -339,4 +370,129 @@ fn snet_session_whose_message_3_was_lost_is_opened_by_the_resume() {
             "the same session, not another"
         );
     }
+}
+
+/// The same at both ends.
+const NATIVE: Native = Native {
+    windows: [64; 2],
+    direct: false,
+};
+
+/// A cut that never comes.
+const NEVER: Cut = Cut {
+    side: Side::Client,
+    offset: usize::MAX,
+};
+
+/// Bursts, in all ways otherwise; each of a number of cases in another of them.
+fn nth_burst(nth: usize) -> Manner {
+    let manners = manners(&PACES[..1]);
+    manners[nth % manners.len()]
+}
+
+#[test]
+fn native_cut_at_every_offset_of_the_open_the_data_and_the_end() {
+    cut_once(&NATIVE, &manners(&PACES[..1]));
+}
+
+#[test]
+fn native_cut_at_every_offset_byte_by_byte_and_with_the_sender_ahead() {
+    let manners = manners(&PACES[1..]);
+    for (nth, cut) in places(&NATIVE, &[], manners[0]).into_iter().enumerate() {
+        for manner in manners.iter().skip(nth % 5).step_by(5) {
+            at(&[cut], *manner, || converse(&NATIVE, &[cut], *manner));
+        }
+    }
+}
+
+/// Half of the pairs, so that the halves can run side by side. A cut before the session has a name leaves nothing of it: one will do.
+fn native_two_cuts(first_at: Side, named_at: usize) {
+    let mut pairs = 0;
+    let firsts = places(&NATIVE, &[], nth_burst(0));
+    let named = |cut: &Cut| cut.side == first_at && cut.offset + 1 >= named_at;
+    for first in firsts.into_iter().filter(named) {
+        // Which places come after the first cut hardly depends on the manner.
+        for second in places(&NATIVE, &[first], nth_burst(0)) {
+            pairs += 1;
+            let manner = nth_burst(pairs + first.offset);
+            let cuts = [first, second];
+            at(&cuts, manner, || converse(&NATIVE, &cuts, manner));
+        }
+    }
+    assert!(pairs > 50_000, "{pairs} pairs of offsets");
+}
+
+#[test]
+fn native_two_cuts_at_every_pair_of_offsets_the_first_towards_the_server() {
+    native_two_cuts(Side::Server, 28);
+}
+
+#[test]
+fn native_two_cuts_at_every_pair_of_offsets_the_first_towards_the_client() {
+    native_two_cuts(Side::Client, Native::NAMED_AFTER);
+}
+
+#[test]
+fn native_two_cuts_byte_by_byte_and_with_the_sender_ahead() {
+    // Within the data, and behind the first end of a stream: 72 bytes of handshake and 40 of ATTACH and PING precede the data towards
+    // the server, 68 and 40 towards the client.
+    for (side, offset) in [(Side::Server, 117), (Side::Client, 170)] {
+        let first = Cut { side, offset };
+        for (nth, manner) in manners(&PACES[1..]).into_iter().enumerate() {
+            let places = places(&NATIVE, &[first], manner);
+            for second in places.into_iter().skip(nth % 4).step_by(4) {
+                let cuts = [first, second];
+                at(&cuts, manner, || converse(&NATIVE, &cuts, manner));
+            }
+        }
+    }
+}
+
+#[test]
+fn native_three_cuts_in_a_row() {
+    let first = Cut {
+        side: Side::Server,
+        offset: 118,
+    };
+    let mut nth = 0;
+    for second in places(&NATIVE, &[first], nth_burst(0))
+        .into_iter()
+        .step_by(5)
+    {
+        for third in places(&NATIVE, &[first, second], nth_burst(0)) {
+            nth += 1;
+            let manner = nth_burst(nth);
+            let cuts = [first, second, third];
+            at(&cuts, manner, || converse(&NATIVE, &cuts, manner));
+        }
+    }
+}
+
+/// The client resumes while it has a link, and either link is cut.
+#[test]
+fn native_migration_cut_at_every_offset_of_either_link() {
+    let whole = converse(&NATIVE, &[], nth_burst(0)).delivered[0];
+    let mut migrations = 0;
+    for (nth, place) in all_to(whole).enumerate().step_by(3) {
+        let manner = Manner {
+            send: 16,
+            deliver: 8 + nth % 9,
+            migrates: Some(place),
+            ..nth_burst(nth)
+        };
+        let delivered = at(&[], manner, || converse(&NATIVE, &[], manner).delivered);
+        let [old, new] = delivered[..] else {
+            // The session was over by then, or had just been lost for good.
+            continue;
+        };
+        migrations += 1;
+        let old = all_to(old).map(|cut| vec![cut]);
+        let new = all_to(new).map(|cut| vec![NEVER, cut]);
+        for (nth, cuts) in old.chain(new).enumerate() {
+            if nth % 8 == place.offset % 8 {
+                at(&cuts, manner, || converse(&NATIVE, &cuts, manner));
+            }
+        }
+    }
+    assert!(migrations > 50, "{migrations} migrations");
 }

@@ -1,186 +1,38 @@
 //! Whatever the order of writes, reads, deliveries, cuts and resumes, and whatever strangers replay: every byte arrives once, in
 //! order, or the session ends in a gap where one is possible.
 
+#[path = "support/core_carried.rs"]
+mod core_carried;
+#[path = "support/core_native.rs"]
+mod core_native;
+#[path = "support/core_native_server.rs"]
+mod core_native_server;
 #[path = "support/core_pair.rs"]
 mod core_pair;
 #[path = "support/core_snet.rs"]
 mod core_snet;
+#[path = "support/core_steps.rs"]
+mod core_steps;
 
 use std::time::Duration;
 
-use core_pair::{End, InFlight, Limits, Pair, Protocol, ServerEnd, Side};
+use core_native::Native;
+use core_pair::{End, Limits, Pair, Protocol, ServerEnd, Side};
 use core_snet::Snet;
+use core_steps::{Mix, Step, history, steps, take};
 use proptest::prelude::*;
-use unbroken::{CloseReason, Refusal};
+use unbroken::{CloseReason, Refusal, protocol::Session, reset};
 
 const RESUME_WINDOW: Duration = Duration::from_secs(300);
+const SNET: Mix = Mix {
+    strangers: 3,
+    migrations: 0,
+    ends: 0,
+    // Far below the resume window, so that only links are lost and never the session.
+    longest: Duration::from_millis(200),
+};
 /// What zeros say.
 const REFUSED: CloseReason = CloseReason::Refused(Refusal::Unexplained);
-
-/// One step of a run. Sizes are in bytes; a `link` counts back from the newest.
-#[derive(Clone, Debug)]
-enum Step {
-    Write(Side, usize),
-    Read(Side, usize),
-    /// An end puts bytes on a link.
-    Send(Side, usize, usize),
-    /// An end reads bytes of a link.
-    Deliver(Side, usize, usize),
-    Cut {
-        link: usize,
-        in_flight: InFlight,
-        unaware: Vec<Side>,
-    },
-    Dial,
-    /// The client writes, loses its link and resumes; once the server has answered, what was written comes in late on the old
-    /// link.
-    Race(usize, usize),
-    /// Runs the newest link as far as it goes, without any application reading.
-    Settle,
-    /// Somebody replays the first bytes of what the client put on a link, and then something else.
-    Inject {
-        link: usize,
-        count: usize,
-        tail: Vec<u8>,
-    },
-    Pass(Duration),
-}
-
-fn side() -> impl Strategy<Value = Side> {
-    prop_oneof![Just(Side::Client), Just(Side::Server)]
-}
-
-/// Sizes of all orders, and everything there is.
-fn size() -> impl Strategy<Value = usize> {
-    prop_oneof![1usize..4, 4usize..60, 60usize..5000, Just(1 << 20)]
-}
-
-fn in_flight() -> impl Strategy<Value = InFlight> {
-    prop_oneof![
-        Just(InFlight::Lost),
-        Just(InFlight::Half),
-        Just(InFlight::Late)
-    ]
-}
-
-/// The newest link mostly, and older ones.
-fn link() -> impl Strategy<Value = usize> {
-    prop_oneof![4 => Just(0usize), 2 => 1usize..4]
-}
-
-/// How much of a client's link is replayed: parts of the first message, a request, a handshake, or data with it.
-fn replayed() -> impl Strategy<Value = usize> {
-    prop_oneof![0usize..100, Just(9), Just(41), Just(41 + 16), Just(1 << 20)]
-}
-
-fn unaware() -> impl Strategy<Value = Vec<Side>> {
-    prop_oneof![2 => Just(vec![]), 2 => Just(vec![Side::Server]), 1 => Just(Side::BOTH.to_vec())]
-}
-
-fn step(strangers: bool) -> impl Strategy<Value = Step> {
-    let inject = (
-        link(),
-        replayed(),
-        proptest::collection::vec(any::<u8>(), 0..40),
-    );
-    prop_oneof![
-        5 => (side(), size()).prop_map(|(side, size)| Step::Write(side, size)),
-        4 => (side(), size()).prop_map(|(side, size)| Step::Read(side, size)),
-        8 => (side(), link(), size()).prop_map(|(side, link, size)| Step::Send(side, link, size)),
-        8 => (side(), link(), size()).prop_map(|(side, link, size)| Step::Deliver(side, link, size)),
-        3 => (link(), in_flight(), unaware())
-            .prop_map(|(link, in_flight, unaware)| Step::Cut { link, in_flight, unaware }),
-        3 => Just(Step::Dial),
-        3 => Just(Step::Settle),
-        2 => (size(), size()).prop_map(|(written, late)| Step::Race(written, late)),
-        (if strangers { 3 } else { 0 }) => inject
-            .prop_map(|(link, count, tail)| Step::Inject { link, count, tail }),
-        1 => (0u64..20).prop_map(|seconds| Step::Pass(Duration::from_secs(seconds))),
-    ]
-}
-
-fn steps(strangers: bool) -> impl Strategy<Value = Vec<Step>> {
-    proptest::collection::vec(step(strangers), 1..150)
-}
-
-fn history() -> impl Strategy<Value = usize> {
-    prop_oneof![Just(64usize), 64usize..200, 200usize..4097]
-}
-
-fn take<P: Protocol>(pair: &mut Pair<P>, step: Step) {
-    let nth = |pair: &Pair<P>, back: usize| pair.links().checked_sub(back + 1);
-    match step {
-        Step::Write(side, size) => {
-            pair.write(side, size.min(1 << 14));
-        }
-        Step::Read(side, size) => {
-            pair.read(side, size.min(1 << 14));
-        }
-        Step::Send(side, back, size) => {
-            if let Some(link) = nth(pair, back) {
-                pair.send(side, link, size);
-            }
-        }
-        Step::Deliver(side, back, size) => {
-            if let Some(link) = nth(pair, back) {
-                pair.deliver(side, link, size);
-            }
-        }
-        Step::Cut {
-            link,
-            in_flight,
-            unaware,
-        } => {
-            if let Some(link) = nth(pair, link) {
-                pair.cut(link, in_flight, &unaware);
-            }
-        }
-        Step::Dial => {
-            if pair.client.closed().is_none() {
-                pair.dial();
-            }
-        }
-        Step::Race(written, late) => {
-            if let Some(old) = nth(pair, 0)
-                && pair.client.closed().is_none()
-            {
-                take(pair, Step::Write(Side::Client, written));
-                pair.send(Side::Client, old, written);
-                pair.cut(old, InFlight::Late, &[Side::Server]);
-                let link = pair.dial();
-                for _ in 0..100 {
-                    if pair.delivered(link, Side::Client) == P::ANSWERED_AFTER {
-                        break;
-                    }
-                    for side in Side::BOTH {
-                        pair.send(side, link, usize::MAX);
-                        pair.deliver(side.other(), link, usize::MAX);
-                    }
-                }
-                pair.deliver(Side::Server, old, late);
-            }
-        }
-        Step::Settle => {
-            if let Some(link) = nth(pair, 0) {
-                for _ in 0..6 {
-                    for side in Side::BOTH {
-                        pair.send(side, link, usize::MAX);
-                        pair.deliver(side, link, usize::MAX);
-                    }
-                }
-            }
-        }
-        Step::Inject { link, count, tail } => {
-            if let Some(link) = nth(pair, link) {
-                let injected = pair.inject(link, count, &tail);
-                pair.deliver(Side::Server, injected, usize::MAX);
-                pair.deliver(Side::Server, injected, usize::MAX);
-            }
-        }
-        // Far below the resume window, so that only links are lost and never the session.
-        Step::Pass(time) => pair.pass(time / 100),
-    }
-}
 
 /// What is lost with a link is at most half a history: everything arrives.
 fn delivers<P: Protocol>(protocol: &P, history: usize, capacity: usize, steps: Vec<Step>) {
@@ -266,7 +118,7 @@ proptest! {
         which in 0usize..3,
         history in history(),
         part in 1usize..=64,
-        steps in steps(true),
+        steps in steps(SNET),
     ) {
         let capacity = (history / 2 * part / 64).max(1);
         delivers(&Snet::all()[which], history, capacity, steps);
@@ -276,7 +128,7 @@ proptest! {
     fn snet_delivers_with_links_that_hold_all_the_bound_allows(
         which in 0usize..3,
         history in history(),
-        steps in steps(true),
+        steps in steps(SNET),
     ) {
         delivers(&Snet::all()[which], history, history / 2, steps);
     }
@@ -286,7 +138,7 @@ proptest! {
         which in 0usize..3,
         history in history(),
         beyond in 1usize..=160,
-        steps in steps(false),
+        steps in steps(Mix { strangers: 0, ..SNET }),
     ) {
         let capacity = history / 2 + (history * beyond / 64).max(1);
         delivers_or_tells(&Snet::all()[which], history, capacity, steps);
@@ -316,5 +168,225 @@ fn snet_overflows_with_links_that_hold_more_than_the_bound() {
             assert!(delivers_or_tells(&protocol, 64, 256, steps.clone()));
             assert!(!delivers_or_tells(&protocol, 64, 32, steps));
         }
+    }
+}
+
+const NATIVE: Mix = Mix {
+    strangers: 3,
+    migrations: 4,
+    ends: 0,
+    // Long enough for a link to be dead.
+    longest: Duration::from_secs(40),
+};
+
+/// How a run of native goes on after its steps.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// Whether all links are given up first; otherwise each end notices what became of them when it does.
+    healed: bool,
+    /// Who has not read, and does not until everything else is done.
+    withheld: Option<Side>,
+}
+
+fn rest() -> impl Strategy<Value = Rest> {
+    let withheld = prop_oneof![
+        Just(None),
+        Just(Some(Side::Client)),
+        Just(Some(Side::Server))
+    ];
+    (any::<bool>(), withheld).prop_map(|(healed, withheld)| Rest { healed, withheld })
+}
+
+/// Small ones too, in which credit is short.
+fn window() -> impl Strategy<Value = usize> {
+    prop_oneof![1 => 1usize..64, 6 => history()]
+}
+
+fn capacity() -> impl Strategy<Value = usize> {
+    prop_oneof![1 => 1usize..10, 4 => 10usize..300, 4 => 300usize..20_000]
+}
+
+/// Whatever happens short of an end, both applications get what the other one wrote; and whatever one of them leaves unread, as much of
+/// it as there is credit for comes in, and is acknowledged.
+fn native_delivers(native: Native, capacity: usize, steps: Vec<Step>, rest: Rest) {
+    let limits = Limits {
+        history: 0,
+        // Whatever time passes, links are lost and never the session.
+        resume_window: Duration::from_secs(1 << 24),
+    };
+    let mut pair = Pair::new(&native, limits, capacity);
+    for step in steps {
+        match (&step, rest.withheld) {
+            (Step::Read(side, _), Some(withheld)) if *side == withheld => {}
+            _ => take(&mut pair, step),
+        }
+        pair.check();
+        for closed in [pair.client.closed(), pair.server.closed()] {
+            assert!(matches!(closed, None | Some(CloseReason::Finished)));
+        }
+    }
+    if rest.healed {
+        pair.lose_links();
+    }
+    if let Some(withheld) = rest.withheld {
+        pair.readers = vec![withheld.other()];
+        pair.recover(|pair| {
+            let window = native.windows[withheld as usize] as u64;
+            let (read, written) = pair.progress(withheld);
+            let due = written.min(read + window);
+            let (other_read, other_written) = pair.progress(withheld.other());
+            let mut stats = [pair.client.stats(), pair.server.stats()];
+            if withheld == Side::Server {
+                stats.reverse();
+            }
+            let [reader, writer] = stats;
+            other_read == other_written
+                && reader.received == due
+                && writer.sent - writer.unacknowledged == due
+                && reader.unacknowledged == 0
+        });
+        pair.readers = Side::BOTH.to_vec();
+    }
+    pair.recover(|pair| pair.is_even() && pair.server.accepted() == 1);
+    for side in Side::BOTH {
+        pair.shut_write(side);
+    }
+    pair.recover(|pair| {
+        let closed = [pair.client.closed(), pair.server.closed()];
+        closed == [Some(CloseReason::Finished); 2]
+    });
+    assert!(pair.is_even());
+    assert_eq!(pair.server.accepted(), 1);
+    assert_eq!(pair.client.failed_attaches(), 0);
+    assert_eq!(pair.server.failed_attaches(), 0);
+}
+
+/// What an application does in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Nothing,
+    Shut,
+    Drop,
+    Reset(u32),
+}
+
+/// Two of which at least one ends the session.
+fn endings() -> impl Strategy<Value = [Ending; 2]> {
+    let ending = || {
+        prop_oneof![
+            1 => Just(Ending::Nothing),
+            2 => Just(Ending::Shut),
+            4 => Just(Ending::Drop),
+            2 => (1..=u32::MAX).prop_map(Ending::Reset),
+        ]
+    };
+    [ending(), ending()].prop_filter("nothing ends", |endings| {
+        let ends = |ending: &Ending| matches!(ending, Ending::Drop | Ending::Reset(_));
+        endings.iter().any(ends) || *endings == [Ending::Shut; 2]
+    })
+}
+
+/// However the applications end, and whatever links do then, both ends end, and each says what the applications did.
+fn native_ends(
+    native: Native,
+    capacity: usize,
+    steps: Vec<Step>,
+    endings: [Ending; 2],
+    healed: bool,
+) {
+    let limits = Limits {
+        history: 0,
+        resume_window: Duration::from_secs(1 << 24),
+    };
+    let mut pair = Pair::new(&native, limits, capacity);
+    pair.dial();
+    pair.pump(false);
+    for step in steps {
+        take(&mut pair, step);
+        pair.check();
+    }
+    let mut resets = [None; 2];
+    for side in Side::BOTH {
+        let now = pair.now;
+        let session: &mut dyn Session = match side {
+            Side::Client => pair.client.session(),
+            Side::Server => pair.server.session().expect("it was opened"),
+        };
+        match endings[side as usize] {
+            Ending::Nothing => {}
+            Ending::Shut => session.shut_write(),
+            Ending::Drop => {
+                if session.waiting() > 0 {
+                    resets[side as usize] = Some(reset::DROPPED_UNREAD);
+                }
+                session.drop_transport(now);
+                pair.gone.push(side);
+            }
+            Ending::Reset(code) => {
+                resets[side as usize] = Some(code);
+                session.reset(code, now);
+                pair.gone.push(side);
+            }
+        }
+    }
+    if healed {
+        pair.lose_links();
+    }
+    let gone = pair.gone.clone();
+    pair.readers.retain(|side| !gone.contains(side));
+    pair.recover(|pair| pair.client.closed().is_some() && pair.server.closed().is_some());
+    let expected = match (resets, endings) {
+        ([Some(client), Some(server)], _) => [client, server].map(CloseReason::LocalReset),
+        ([Some(code), None], _) => [CloseReason::LocalReset(code), CloseReason::Reset(code)],
+        ([None, Some(code)], _) => [CloseReason::Reset(code), CloseReason::LocalReset(code)],
+        // What the other one leaves open is broken off when the linger time has passed.
+        (_, [Ending::Nothing, _]) => [CloseReason::Reset(reset::LINGER), CloseReason::Local],
+        (_, [_, Ending::Nothing]) => [CloseReason::Local, CloseReason::Reset(reset::LINGER)],
+        _ => [CloseReason::Finished; 2],
+    };
+    let closed = [pair.client.closed(), pair.server.closed()];
+    assert_eq!(closed, expected.map(Some));
+    for side in &pair.readers {
+        if expected[*side as usize] == CloseReason::Finished {
+            let (read, written) = pair.progress(*side);
+            assert_eq!(read, written, "{side:?} has had everything");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(1000))]
+
+    #[test]
+    fn native_delivers_exactly_once_in_order(
+        windows in [window(), window()],
+        direct in any::<bool>(),
+        capacity in capacity(),
+        rest in rest(),
+        steps in steps(NATIVE),
+    ) {
+        let direct = direct && rest.withheld.is_none();
+        native_delivers(Native { windows, direct }, capacity, steps, rest);
+    }
+
+    #[test]
+    fn native_delivers_when_an_end_stops_writing_at_any_time(
+        windows in [window(), window()],
+        capacity in capacity(),
+        rest in rest(),
+        steps in steps(Mix { ends: 1, ..NATIVE }),
+    ) {
+        native_delivers(Native::new(windows), capacity, steps, rest);
+    }
+
+    #[test]
+    fn native_ends_as_the_applications_did(
+        windows in [window(), window()],
+        capacity in capacity(),
+        steps in steps(NATIVE),
+        endings in endings(),
+        healed in any::<bool>(),
+    ) {
+        native_ends(Native::new(windows), capacity, steps, endings, healed);
     }
 }

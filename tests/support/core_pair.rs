@@ -60,6 +60,18 @@ pub(crate) trait End {
     fn write(&mut self, bytes: &[u8]) -> usize;
     /// The application reads.
     fn read(&mut self, out: &mut [u8], now: Instant) -> usize;
+    /// Bytes that wait for the application.
+    fn waiting(&self) -> usize;
+    /// The application ends what it writes.
+    fn shut_write(&mut self);
+    /// Whether all that was written has reached the peer, its end included, as far as this end knows.
+    fn is_shut_down(&self) -> bool;
+    /// Whether all that the peer will ever write has come in.
+    fn is_read_ended(&self) -> bool;
+    /// Whether it has ended its side of the link, and discards what still comes until the other does too.
+    fn has_ended(&self, link: usize) -> bool;
+    /// When something is due.
+    fn poll_timeout(&self) -> Option<Instant>;
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant);
     /// Why the session is over, if it is.
@@ -72,6 +84,15 @@ pub(crate) trait End {
 pub(crate) trait ClientEnd: End {
     /// Opens the session on a new link, or resumes it there; whatever link or attempt it had is given up.
     fn dial(&mut self, link: usize, now: Instant);
+    /// Resumes on a new link, while the one it has goes on if the protocol knows how to; only if it
+    /// [can](Self::can_migrate).
+    fn migrate(&mut self, link: usize, now: Instant) {
+        self.dial(link, now);
+    }
+    /// Whether a resume may begin though there is a link.
+    fn can_migrate(&self) -> bool {
+        self.closed().is_none()
+    }
     /// Whether there is a session to resume.
     fn is_open(&self) -> bool;
 }
@@ -92,6 +113,8 @@ pub(crate) trait Protocol: Clone + Debug {
     const NAMED_AFTER: usize;
     /// How many bytes of the server's a client must have read in a resume until it has the server's counts.
     const ANSWERED_AFTER: usize;
+    /// Whether the end of a stream is sent and acknowledged.
+    const ENDS: bool;
     fn ends(&self, limits: Limits, now: Instant) -> (Self::Client, Self::Server);
 }
 
@@ -161,6 +184,10 @@ impl Link {
     }
 }
 
+/// How far [`Pair::pump`] lets the clock go on of itself: further than anything is put off that the other end waits for, and not as
+/// far as anything is given up.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Both ends, their links and their clock.
 pub(crate) struct Pair<P: Protocol> {
     pub(crate) client: P::Client,
@@ -168,6 +195,10 @@ pub(crate) struct Pair<P: Protocol> {
     pub(crate) now: Instant,
     /// Bytes that a direction of the next link holds.
     pub(crate) capacity: usize,
+    /// Whose application reads while things [move](Self::pump).
+    pub(crate) readers: Vec<Side>,
+    /// Whose application has dropped its transport or reset it: what comes in is acknowledged, and discarded.
+    pub(crate) gone: Vec<Side>,
     links: Vec<Link>,
     written: [u64; 2],
     read: [u64; 2],
@@ -189,6 +220,8 @@ impl<P: Protocol> Pair<P> {
             server,
             now,
             capacity,
+            readers: Side::BOTH.to_vec(),
+            gone: Vec::new(),
             links: Vec::new(),
             written: [0; 2],
             read: [0; 2],
@@ -243,6 +276,52 @@ impl<P: Protocol> Pair<P> {
         self.client.dial(link, self.now);
         self.settle();
         link
+    }
+
+    /// The client resumes on a new link while the one it has goes on, if it can.
+    pub(crate) fn migrate(&mut self) -> Option<usize> {
+        if !self.client.can_migrate() {
+            return None;
+        }
+        let link = self.add(false);
+        self.server.accept(link, self.now);
+        self.client.migrate(link, self.now);
+        self.settle();
+        Some(link)
+    }
+
+    /// Whether the client is to dial, so that the session goes on.
+    pub(crate) fn needs_link(&self) -> bool {
+        let has_link = (0..self.links.len()).any(|link| self.client.holds(link));
+        !has_link && self.client.closed().is_none()
+    }
+
+    /// The application of `side` ends what it writes.
+    pub(crate) fn shut_write(&mut self, side: Side) {
+        self.end(side).shut_write();
+    }
+
+    /// An end that knows its stream to be delivered is right, and one that has the other's end has all before it.
+    pub(crate) fn check(&mut self) {
+        if !P::ENDS {
+            return;
+        }
+        for side in Side::BOTH {
+            if self.end(side).is_shut_down() && !self.gone.contains(&side.other()) {
+                assert!(
+                    self.end(side.other()).is_read_ended(),
+                    "{side:?} believes its end delivered, and it is not"
+                );
+            }
+            let (read, written) = self.progress(side);
+            if self.end(side).is_read_ended() && !self.gone.contains(&side) {
+                let come = read + self.end(side).waiting() as u64;
+                assert_eq!(
+                    come, written,
+                    "{side:?} has the end, and what comes before it"
+                );
+            }
+        }
     }
 
     /// Somebody sends the server, on a link of his own, the first `count` bytes the client once put on `link`, and then `tail`.
@@ -344,8 +423,11 @@ impl<P: Protocol> Pair<P> {
         }
         let now = self.now;
         let count = most.min(self.end(side).wanted(link));
+        let ended = self.end(side.other()).has_ended(link);
         let state = &mut self.links[link];
-        let failed = state.cut && !state.unaware.contains(&side);
+        let unaware = state.unaware.contains(&side);
+        // What the other end has put on the link before its end comes first.
+        let failed = if state.cut { !unaware } else { ended };
         let pipe = state.towards(side);
         let mut bytes: Vec<u8> = pipe.bytes.drain(..count.min(pipe.bytes.len())).collect();
         pipe.delivered += bytes.len();
@@ -392,8 +474,18 @@ impl<P: Protocol> Pair<P> {
         }
     }
 
-    /// Everything moves as far as it goes: links, and readers if they `read`. Returns whether anything moved.
+    /// Everything moves as far as it goes: links, readers if they `read`, and what is put off for a moment. Returns whether anything
+    /// moved.
     pub(crate) fn pump(&mut self, read: bool) -> bool {
+        let mut moved = false;
+        while self.rush(read) || self.wait(SOON) {
+            moved = true;
+        }
+        moved
+    }
+
+    /// Everything moves as far as it goes without the clock.
+    fn rush(&mut self, read: bool) -> bool {
         let mut moved = false;
         loop {
             let mut again = false;
@@ -403,8 +495,8 @@ impl<P: Protocol> Pair<P> {
                     again |= self.deliver(side, link, usize::MAX);
                 }
             }
-            if read {
-                for side in Side::BOTH {
+            for side in Side::BOTH {
+                if read && self.readers.contains(&side) {
                     again |= self.read(side, usize::MAX >> 48) > 0;
                 }
             }
@@ -415,12 +507,17 @@ impl<P: Protocol> Pair<P> {
         }
     }
 
-    /// Gives up all links, and resumes on good ones until both applications have read everything, or the session is over.
-    pub(crate) fn heal(&mut self) {
+    /// All links fail, and both ends notice.
+    pub(crate) fn lose_links(&mut self) {
         for link in 0..self.links.len() {
             self.cut(link, InFlight::Lost, &[]);
             self.links[link].unaware.clear();
         }
+    }
+
+    /// Gives up all links, and resumes on good ones until both applications have read everything, or the session is over.
+    pub(crate) fn heal(&mut self) {
+        self.lose_links();
         for _ in 0..3 {
             if self.client.closed().is_some() {
                 return;
@@ -437,11 +534,54 @@ impl<P: Protocol> Pair<P> {
         );
     }
 
+    /// Lets things take their course until `done`: the client dials when it has no link, what is due is done when it is due, and
+    /// the readers read.
+    pub(crate) fn recover(&mut self, done: impl Fn(&Self) -> bool) {
+        for _ in 0..100 {
+            self.pump(true);
+            self.check();
+            if done(self) {
+                return;
+            }
+            if self.needs_link() {
+                self.dial();
+            } else if !self.wait(Duration::MAX) {
+                break;
+            }
+        }
+        let progress = Side::BOTH.map(|side| self.progress(side));
+        let closed = [self.client.closed(), self.server.closed()];
+        panic!(
+            "stuck; read of written, client and server: {progress:?}; they are over with: {closed:?}"
+        );
+    }
+
+    /// The clock goes on until something is due, if that is so within `most`.
+    fn wait(&mut self, most: Duration) -> bool {
+        let due = [self.client.poll_timeout(), self.server.poll_timeout()];
+        let Some(due) = due.into_iter().flatten().min() else {
+            return false;
+        };
+        let time = due.saturating_duration_since(self.now);
+        if time > most {
+            return false;
+        }
+        self.pass(time);
+        true
+    }
+
     /// The clock goes on; both ends do what is due.
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.client.handle_timeout(self.now);
-        self.server.handle_timeout(self.now);
+        for side in Side::BOTH {
+            let now = self.now;
+            self.end(side).handle_timeout(now);
+            let due = self.end(side).poll_timeout();
+            assert!(
+                due.is_none_or(|due| due > now),
+                "{side:?} has left undone what was due"
+            );
+        }
         self.settle();
     }
 }

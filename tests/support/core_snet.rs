@@ -42,6 +42,7 @@ impl Protocol for Snet {
     type Server = SnetServer;
     const NAMED_AFTER: usize = 24;
     const ANSWERED_AFTER: usize = 24;
+    const ENDS: bool = false;
 
     fn ends(&self, limits: Limits, _now: Instant) -> (SnetClient, SnetServer) {
         let settings = settings(limits, self.0.clone());
@@ -301,6 +302,34 @@ impl End for SnetClient {
             .map_or(0, |session| session.read(out, now))
     }
 
+    fn waiting(&self) -> usize {
+        self.session.as_ref().map_or(0, SnetSession::waiting)
+    }
+
+    fn shut_write(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.shut_write();
+        }
+    }
+
+    fn is_shut_down(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.is_shut_down(true))
+    }
+
+    fn is_read_ended(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(SnetSession::is_read_ended)
+    }
+
+    fn has_ended(&self, _link: usize) -> bool {
+        false
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.session.as_ref()?.poll_timeout()
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(session) = &mut self.session {
             session.handle_timeout(now);
@@ -384,6 +413,11 @@ impl SnetServer {
     pub(crate) fn session(&mut self) -> Option<&mut SnetSession> {
         let entry = self.registry.get_mut(self.accepted.first()?)?;
         Some(&mut entry.session)
+    }
+
+    fn given(&self) -> Option<&SnetSession> {
+        let entry = self.registry.get(self.accepted.first()?)?;
+        Some(&entry.session)
     }
 
     fn answer(&mut self, link: usize, now: Instant) {
@@ -536,6 +570,36 @@ impl End for SnetServer {
         self.session().map_or(0, |session| session.read(out, now))
     }
 
+    fn waiting(&self) -> usize {
+        self.given().map_or(0, SnetSession::waiting)
+    }
+
+    fn shut_write(&mut self) {
+        if let Some(session) = self.session() {
+            session.shut_write();
+        }
+    }
+
+    fn is_shut_down(&self) -> bool {
+        let session = self.given();
+        session.is_some_and(|session| session.is_shut_down(true))
+    }
+
+    fn is_read_ended(&self) -> bool {
+        self.given().is_some_and(SnetSession::is_read_ended)
+    }
+
+    fn has_ended(&self, _link: usize) -> bool {
+        false
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let entries = self.registry.values();
+        entries
+            .filter_map(|entry| entry.session.poll_timeout())
+            .min()
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         for entry in self.registry.values_mut() {
             entry.session.handle_timeout(now);
@@ -543,7 +607,7 @@ impl End for SnetServer {
     }
 
     fn closed(&self) -> Option<CloseReason> {
-        over(&self.registry.get(self.accepted.first()?)?.session)
+        over(self.given()?)
     }
 
     fn failed_attaches(&self) -> usize {

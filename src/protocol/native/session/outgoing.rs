@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{Acknowledgement, NativeSession};
-use crate::protocol::native::{
-    frame::{Frame, Head, MAX_DATA},
-    link::{Link, Receipt},
+use crate::protocol::{
+    native::{
+        frame::{Frame, Head, MAX_DATA},
+        link::{Link, Receipt},
+    },
+    session::is_due,
 };
 
 /// How long an acknowledgement waits for others to go along with.
@@ -112,9 +115,10 @@ impl NativeSession {
             put(&mut head, Frame::Pong(ping));
         }
         let speaks = !head.as_bytes().is_empty() || payload > 0 || fin;
-        let aged = link
+        let again = link
             .pinged
-            .is_some_and(|at| now >= at + self.settings.ping_after);
+            .and_then(|at| at.checked_add(self.settings.ping_after));
+        let aged = is_due(again, now);
         if link.ping.is_none() && (link.ping_due || speaks && aged) {
             self.pings += 1;
             put(&mut head, Frame::Ping(self.pings));

@@ -3,4 +3,5 @@
 #[path = "../support/core_scripted.rs"]
 mod core_scripted;
 
+mod endings;
 mod timers;

@@ -3,5 +3,8 @@
 #[path = "../support/core_scripted.rs"]
 mod core_scripted;
 
+mod credit;
 mod endings;
+mod errors;
+mod resumes;
 mod timers;

@@ -4,7 +4,7 @@ use unbroken::{
     CloseReason, Refusal, RejectCode,
     protocol::{
         Phase, Role, Session,
-        native::{Frame, Reject},
+        native::{Ended, Frame, Reject},
     },
     reset,
 };
@@ -122,7 +122,7 @@ fn a_server_closes_the_link_behind_its_last_word() {
         assert_eq!(script.hand(1).len(), 1);
     }
     assert!(script.session.wants_close() && script.session.holds(0));
-    assert_eq!(script.hand(100), []);
+    assert!(script.hand(100).is_empty());
     // Whatever still comes says nothing.
     script.say(Frame::Ping(1));
     script.say(reset_with(5));
@@ -134,7 +134,7 @@ fn a_server_closes_the_link_behind_its_last_word() {
 
     let tombstone = script.session.tombstone().expect("it is over");
     assert_eq!((tombstone.last, tombstone.received), (Some(0), 4));
-    assert_eq!(tombstone.code, Some(reset::CLEAN));
+    assert_eq!(tombstone.end, Ended::Reset(reset::CLEAN));
 }
 
 /// A client that has missed the last word comes for it: the word, or a server that has forgotten the session, or time, ends it as well.
@@ -283,7 +283,7 @@ fn a_reset_of_the_peer_ends_the_session_with_its_code() {
             Phase::Closed(CloseReason::Reset(code))
         );
         assert!(!script.session.holds(0), "nothing answers it");
-        assert_eq!(script.hand(100), []);
+        assert!(script.hand(100).is_empty());
 
         // A server says it in turn: its reset is the last word.
         let mut script = Scripted::attached(Role::Server);
@@ -298,7 +298,7 @@ fn a_reset_of_the_peer_ends_the_session_with_its_code() {
         assert!(script.session.wants_close());
         assert_eq!(script.read(), b"x");
         let tombstone = script.session.tombstone().expect("it is over");
-        assert_eq!(tombstone.code, Some(code));
+        assert_eq!(tombstone.end, Ended::Reset(code));
     }
 }
 
@@ -365,8 +365,8 @@ fn a_reset_without_a_link_is_told_on_the_next() {
         Phase::Closed(CloseReason::LocalReset(5))
     );
     assert_eq!(
-        script.session.tombstone().expect("it is over").code,
-        Some(5)
+        script.session.tombstone().expect("it is over").end,
+        Ended::Reset(5)
     );
 
     // A client comes to tell, up to the linger time, and is told in turn.
@@ -488,8 +488,8 @@ fn lingering_ends() {
         let expired = Phase::Closed(CloseReason::Expired);
         assert_eq!(script.session.phase(), expired);
         // A client that comes yet is told that it was broken off.
-        let code = script.session.tombstone().expect("it is over").code;
-        assert_eq!(code, Some(reset::LINGER));
+        let end = script.session.tombstone().expect("it is over").end;
+        assert_eq!(end, Ended::Reset(reset::LINGER));
 
         // The peer takes it, and has no end.
         for acknowledged in [3, 4] {
@@ -537,7 +537,7 @@ fn a_session_that_is_closed_says_nothing_more() {
         assert_eq!((script.hand(100), script.due()), (vec![], None));
         assert!(!script.session.holds(0) && !script.session.wants_close());
         assert_eq!(script.read(), b"abc");
-        let code = script.session.tombstone().expect("it is over").code;
-        assert_eq!(code, Some(reset::ABANDONED));
+        let end = script.session.tombstone().expect("it is over").end;
+        assert_eq!(end, Ended::Reset(reset::ABANDONED));
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use unbroken::{
-    CloseReason,
+    CloseReason, RejectCode,
     protocol::{
         Phase, Role, Session,
-        native::{Frame, Settings},
+        native::{Ended, Frame, Settings},
     },
 };
 
@@ -212,7 +212,8 @@ fn a_session_expires_when_the_resume_window_has_passed() {
         assert!(!script.session.is_shut_down(true) && !script.session.is_read_ended());
         assert_eq!(script.read(), b"abc");
         let tombstone = script.session.tombstone().expect("it is over");
-        assert_eq!((tombstone.code, tombstone.received), (None, 3));
+        let end = Ended::Rejected(RejectCode::Expired);
+        assert_eq!((tombstone.end, tombstone.received), (end, 3));
     }
 }
 

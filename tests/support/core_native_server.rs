@@ -12,8 +12,8 @@ use unbroken::{
     protocol::{
         Handshake, Role, Session, Stats,
         native::{
-            Hello, Id, Identity, NativeSession, Opened, ServerHandshake, SessionSecret, Settings,
-            Tombstone,
+            Ended, Hello, Id, Identity, NativeSession, Opened, ServerHandshake, SessionSecret,
+            Settings, Tombstone,
         },
     },
 };
@@ -135,10 +135,12 @@ impl NativeServer {
         if attempt == 0 {
             return Verdict::Rejected(RejectCode::Stale);
         }
-        let remembered = |tombstone: &Tombstone| match tombstone.code {
-            None => Verdict::Rejected(RejectCode::Expired),
-            Some(_) if Some(attempt) <= tombstone.last => Verdict::Rejected(RejectCode::Stale),
-            Some(_) => Verdict::Granted(tombstone.secret.clone(), tombstone.received),
+        let remembered = |tombstone: &Tombstone| match tombstone.end {
+            Ended::Rejected(code) => Verdict::Rejected(code),
+            Ended::Reset(_) if Some(attempt) <= tombstone.last => {
+                Verdict::Rejected(RejectCode::Stale)
+            }
+            Ended::Reset(_) => Verdict::Granted(tombstone.secret.clone(), tombstone.received),
         };
         if let Some(entry) = self.sessions.get(&id).filter(|entry| entry.runs) {
             let session = &entry.carried.session;
@@ -207,14 +209,17 @@ impl NativeServer {
     }
 
     fn tell_end(&mut self, link: usize, tombstone: &Tombstone, confirmed: u64, now: Instant) {
-        let Some(code) = tombstone.code else {
-            return self.reject(link, RejectCode::Expired, now);
+        let code = match tombstone.end {
+            Ended::Reset(code) => code,
+            Ended::Rejected(code) => return self.reject(link, code, now),
         };
         self.told += 1;
         let until = now + self.settings.handshake_timeout;
         let received = tombstone.received;
         let shaking = self.shaking(link);
-        shaking.machine.end(confirmed, received, received, code);
+        shaking
+            .machine
+            .end(confirmed, received, tombstone.limit, code);
         shaking.discards_until = Some(until);
     }
 

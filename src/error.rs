@@ -141,7 +141,8 @@ pub enum CloseReason {
     Refused(Refusal),
     /// More was lost with the link than one end still holds: the stream cannot be continued without a hole.
     Gap,
-    /// One direction has had 2^64 − 1 bytes, as many as an offset can count.
+    /// One direction has had as many bytes as an offset can count, 2^64 − 1; or a client has made as many attempts to resume as can be
+    /// numbered, 2^32 − 1.
     Exhausted,
     /// What kept the session is gone: its runtime was shut down, or a cipher or a link of the user's panicked.
     Abandoned,
@@ -177,7 +178,9 @@ impl fmt::Display for CloseReason {
             Self::Gap => {
                 "more was lost with the link than the history holds; a larger history prevents it"
             }
-            Self::Exhausted => "one direction has had as many bytes as an offset can count",
+            Self::Exhausted => {
+                "no number is left to count its bytes, or its attempts to resume, by"
+            }
             Self::Abandoned => "what kept it is gone: its runtime was shut down, or it panicked",
         })
     }

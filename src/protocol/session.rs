@@ -63,7 +63,8 @@ pub struct Stats {
     /// How many more bytes the peer allows to be sent. snet has no credit; there it is what the history leaves.
     pub credit: u64,
     /// The round trip, smoothed as TCP does it (RFC 6298), from the pings of all links; `None` before the first answer, and in snet,
-    /// which has no pings.
+    /// which has no pings. It includes the time the peer takes to answer: up to 20 ms where its application has just been served and
+    /// does not poll.
     pub round_trip: Option<Duration>,
 }
 

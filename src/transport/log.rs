@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use tracing::{Span, debug, field, info, info_span, warn};
 
 use super::{
-    session_io::now,
+    clock::now,
     state::{LinkState, SessionId},
 };
 use crate::{error::CloseReason, protocol::Stats};

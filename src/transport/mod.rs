@@ -1,6 +1,7 @@
 //! The application's handle on a session: [`ResumableTransport`].
 
 mod any_session;
+mod clock;
 mod effects;
 mod handle;
 mod handshake;
@@ -32,12 +33,12 @@ pub use handle::Handle;
 pub use state::{LinkState, SessionId};
 
 pub(crate) use self::{
+    clock::now,
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
     link::{BoxLink, close_in_order},
     log::Chain,
     metrics::handshake_refused,
-    session_io::now,
     shared::Shared,
     unless::unless,
 };

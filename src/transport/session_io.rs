@@ -15,6 +15,7 @@ use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::{
     any_session::AnySession,
+    clock::now,
     effects::{Effects, Migration},
     link::{self, BoxLink},
     log,
@@ -595,9 +596,4 @@ impl SessionIo {
         }
         self.look(fx);
     }
-}
-
-/// The runtime's clock, which tests can stop.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -13,9 +13,10 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
     any_session::{AnySession, role_name},
+    clock::now,
     effects::Effects,
     log,
-    session_io::{Need, SessionIo, Wakers, now},
+    session_io::{Need, SessionIo, Wakers},
     state::{LinkState, SessionId},
     wakers::{Direction, KeeperWaker, Left, lock},
 };

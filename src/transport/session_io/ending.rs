@@ -4,8 +4,11 @@ use std::{pin::Pin, task::Poll};
 
 use tokio::io::AsyncWrite;
 
-use super::{Closing, SessionIo, now};
-use crate::{error::CloseReason, transport::effects::Effects};
+use super::{Closing, SessionIo};
+use crate::{
+    error::CloseReason,
+    transport::{clock::now, effects::Effects},
+};
 
 impl SessionIo {
     /// Ends the session at once, unless it is over already.

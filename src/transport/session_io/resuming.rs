@@ -1,11 +1,12 @@
 //! From one link to the next.
 
-use super::{Attached, Closing, Need, SessionIo, now};
+use super::{Attached, Closing, Need, SessionIo};
 use crate::{
     error::Error,
     protocol::{LinkId, Phase, Role},
     transport::{
         any_session::AnySession,
+        clock::now,
         effects::{Effects, Migration},
         link::BoxLink,
     },

@@ -12,8 +12,9 @@ use crate::{
     },
     transport::{
         any_session::AnySession,
+        clock::now,
         link::BoxLink,
-        session_io::{Need, SessionIo, now},
+        session_io::{Need, SessionIo},
         wakers::lock,
     },
 };

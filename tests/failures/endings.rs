@@ -11,16 +11,22 @@ use unbroken::{CloseReason, Error, LinkState, Refusal, protocol::snet::ResumeRep
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, ROOMY, closed, expect, pattern, plain, plain_history, read_error, reason, send,
-        state, until, within,
+        Dial, Net, Protocol, ROOMY, closed, expect, over_both, pattern, plain, plain_history,
+        read_error, reason, send, state, until, within,
     },
     raw_peer,
 };
 
-#[tokio::test(start_paused = true)]
-async fn snet_go_09_an_expired_session_is_an_error_at_both_ends() {
+over_both!(
+    snet_go_09_an_expired_session_is_an_error_at_both_ends,
+    snet_go_09_a_refused_session_is_an_error,
+    snet_go_11_a_client_learns_of_the_servers_close_at_once,
+    an_orderly_end_of_a_link_is_no_end_of_the_session,
+);
+
+async fn snet_go_09_an_expired_session_is_an_error_at_both_ends(protocol: Protocol) {
     let window = Duration::from_secs(40);
-    let config = plain().resume_window(window);
+    let config = protocol.config().resume_window(window);
     let mut net = Net::new(&config, ROOMY);
     let (mut client, mut server) = net.open(&config).await;
     send(&mut server, b"last words").await;
@@ -52,24 +58,20 @@ async fn snet_go_09_an_expired_session_is_an_error_at_both_ends() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn snet_go_09_a_refused_session_is_an_error() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn snet_go_09_a_refused_session_is_an_error(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     send(&mut server, b"last words").await;
     until("the last words to have arrived", || {
         (client.handle().stats().received == 10).then_some(())
     })
     .await;
-    net.restart_server(&plain());
+    net.restart_server(&protocol.config());
     net.newest().cut(Fault::Reset);
-    assert_eq!(
-        closed(&client.handle()).await,
-        CloseReason::Refused(Refusal::Unexplained)
-    );
+    assert_eq!(closed(&client.handle()).await, protocol.unknown());
     expect(&mut client, b"last words").await;
     let error = read_error(&mut client).await;
-    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
+    assert_eq!(reason(&error), protocol.unknown());
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
@@ -142,34 +144,42 @@ async fn eternal_terminal_16_a_gap_towards_the_client_is_terminal_with_an_error_
     assert_eq!(net.dials().len(), dials, "it is tried again");
 }
 
-#[tokio::test(start_paused = true)]
-async fn snet_go_11_a_servers_refusal_ends_a_client_at_once() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn snet_go_11_a_client_learns_of_the_servers_close_at_once(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     send(&mut server, b"good bye").await;
     let dropped_at = Instant::now();
     drop(server);
     expect(&mut client, b"good bye").await;
-    let error = read_error(&mut client).await;
-    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
+    match protocol {
+        Protocol::Snet => {
+            let error = read_error(&mut client).await;
+            assert_eq!(reason(&error), protocol.unknown());
+            assert_eq!(net.dials().len(), 2);
+        }
+        Protocol::Native => {
+            let end = within("the end", client.read(&mut [0])).await;
+            assert_eq!(end.expect("a clean end"), 0);
+            assert_eq!(net.dials().len(), 1);
+        }
+    }
     assert!(
         dropped_at.elapsed() < Duration::from_millis(50),
         "{:?} to learn of the end",
         dropped_at.elapsed()
     );
-    assert_eq!(net.dials().len(), 2);
     // A writer that waits for room learns too.
-    let mut net = Net::new(&plain_history(500), 100);
-    let (mut client, server) = net.open(&plain_history(500)).await;
+    let mut net = Net::new(&protocol.keeping(500), 100);
+    let (mut client, server) = net.open(&protocol.keeping(500)).await;
     let writer = tokio::spawn(async move { client.write_all(&[0; 5000]).await });
     net.newest().cut_end(Server, Fault::Stall);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!writer.is_finished());
-    net.restart_server(&plain());
+    net.restart_server(&protocol.config());
     net.newest().cut(Fault::Reset);
     let result = within("the writer", writer).await.expect("no panic");
     let error = result.expect_err("the session is over");
-    assert_eq!(reason(&error), CloseReason::Refused(Refusal::Unexplained));
+    assert_eq!(reason(&error), protocol.unknown());
     drop(server);
 }
 
@@ -196,10 +206,9 @@ async fn snet_go_11_a_raw_client_is_refused_once_it_has_had_everything() {
     ));
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_orderly_end_of_a_link_is_no_end_of_the_session() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn an_orderly_end_of_a_link_is_no_end_of_the_session(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let since = Instant::now();
     net.set(Dial::Refuse);
     net.newest().cut(Fault::End);

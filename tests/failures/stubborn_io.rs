@@ -11,15 +11,26 @@ use unbroken::LinkState;
 use super::{
     memory_link::{Client, Fault},
     memory_net::{
-        Dial, Net, ROOMY, connected, exchange, expect, expect_nothing, pattern, plain,
-        plain_history, resumed, send, stream, within,
+        Dial, NATIVE_CONFIRM, NATIVE_OPEN, Net, Protocol, ROOMY, connected, exchange, expect,
+        expect_nothing, over_both, pattern, resumed, send, within,
     },
+    stream,
 };
 
-#[tokio::test(start_paused = true)]
-async fn stubborn_io_23_a_zero_length_read_is_no_disconnect() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+over_both!(
+    stubborn_io_23_a_zero_length_read_is_no_disconnect,
+    stubborn_io_23_shutdown_starts_no_reconnect,
+    stubborn_io_23_both_split_halves_wake,
+    stubborn_io_23_both_split_halves_learn_of_the_end,
+    stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link,
+    eternal_terminal_17_window_sized_replays_both_ways_do_not_lock_each_other,
+    eternal_terminal_17_not_when_they_are_cut_in_their_midst_either,
+    eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once,
+);
+
+async fn stubborn_io_23_a_zero_length_read_is_no_disconnect(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     for waiting in [false, true] {
         if waiting {
             send(&mut server, b"waiting").await;
@@ -44,10 +55,9 @@ async fn stubborn_io_23_a_zero_length_read_is_no_disconnect() {
     assert_eq!((net.links(), client.handle().stats().resumes), (1, 0));
 }
 
-#[tokio::test(start_paused = true)]
-async fn stubborn_io_23_shutdown_starts_no_reconnect() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn stubborn_io_23_shutdown_starts_no_reconnect(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     send(&mut client, b"all there is").await;
     within("the shutdown", client.shutdown())
         .await
@@ -62,14 +72,20 @@ async fn stubborn_io_23_shutdown_starts_no_reconnect() {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     expect(&mut server, b"all there is").await;
-    expect_nothing(&mut server).await;
+    match protocol {
+        Protocol::Snet => expect_nothing(&mut server).await,
+        // The end of the stream came with it.
+        Protocol::Native => {
+            let end = within("the end", server.read(&mut [0])).await;
+            assert_eq!(end.expect("a clean end"), 0);
+        }
+    }
     assert_eq!(net.links(), 1);
     assert_eq!(client.handle().state(), LinkState::Connected);
 }
 
-#[tokio::test(start_paused = true)]
-async fn stubborn_io_23_both_split_halves_wake() {
-    let config = plain_history(1000);
+async fn stubborn_io_23_both_split_halves_wake(protocol: Protocol) {
+    let config = protocol.keeping(1000);
     let mut net = Net::new(&config, 100);
     let (client, mut server) = net.open(&config).await;
     let handle = client.handle();
@@ -105,9 +121,8 @@ async fn stubborn_io_23_both_split_halves_wake() {
     exchange(&mut reading.unsplit(writing), &mut server).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn stubborn_io_23_both_split_halves_learn_of_the_end() {
-    let config = plain_history(1000).resume_window(Duration::from_secs(5));
+async fn stubborn_io_23_both_split_halves_learn_of_the_end(protocol: Protocol) {
+    let config = protocol.keeping(1000).resume_window(Duration::from_secs(5));
     let mut net = Net::new(&config, 100);
     let (client, _server) = net.open(&config).await;
     let (mut reading, mut writing) = split(client);
@@ -129,15 +144,19 @@ async fn stubborn_io_23_both_split_halves_learn_of_the_end() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link() {
+async fn stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link(protocol: Protocol) {
     const FRAME: usize = 1000;
     // What the link takes of the frame, and how much of that arrives.
     for (taken, arrives) in [(1, 0), (300, 0), (300, 120), (300, 299), (999, 999)] {
-        let mut net = Net::new(&plain(), taken);
-        net.plan([Dial::CutAt(Client, 25 + arrives)]);
+        let mut net = Net::new(&protocol.config(), taken);
+        // The handshake; in native also ATTACH, a PING and the header of DATA.
+        let before = match protocol {
+            Protocol::Snet => 25,
+            Protocol::Native => NATIVE_OPEN + NATIVE_CONFIRM + 28 + 12 + 4,
+        };
+        net.plan([Dial::CutAt(Client, before + arrives)]);
         let frame = pattern(1, FRAME);
-        let connector = unbroken::Connector::new(net.dialer(), plain());
+        let connector = unbroken::Connector::new(net.dialer(), protocol.config());
         let mut client = tower::ServiceExt::oneshot(connector, ())
             .await
             .expect("the session opens");
@@ -146,7 +165,7 @@ async fn stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link() {
         resumed(&client.handle(), 1).await;
         expect(&mut server, &frame).await;
         expect_nothing(&mut server).await;
-        let on_second = stream(&net.wire(1), Client);
+        let on_second = stream(protocol, &net.wire(1), Client);
         assert_eq!(
             on_second,
             frame[arrives..],
@@ -157,8 +176,8 @@ async fn stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link() {
 }
 
 /// Both applications write and flush a window before they read, over links that hold next to nothing.
-async fn window_sized_replay(capacity: usize, history: usize, cuts: usize) {
-    let config = plain_history(history);
+async fn window_sized_replay(protocol: Protocol, capacity: usize, history: usize, cuts: usize) {
+    let config = protocol.keeping(history);
     let mut net = Net::new(&config, capacity);
     let (mut client, mut server) = net.open(&config).await;
     exchange(&mut client, &mut server).await;
@@ -194,31 +213,31 @@ async fn window_sized_replay(capacity: usize, history: usize, cuts: usize) {
     assert!(client_handle.stats().sent >= history as u64);
 }
 
-#[tokio::test(start_paused = true)]
-async fn eternal_terminal_17_window_sized_replays_both_ways_do_not_lock_each_other() {
-    window_sized_replay(7, 20_000, 0).await;
-    window_sized_replay(1, 2_000, 0).await;
-    window_sized_replay(64 << 10, 1 << 20, 0).await;
+async fn eternal_terminal_17_window_sized_replays_both_ways_do_not_lock_each_other(
+    protocol: Protocol,
+) {
+    window_sized_replay(protocol, 7, 20_000, 0).await;
+    window_sized_replay(protocol, 1, 2_000, 0).await;
+    window_sized_replay(protocol, 64 << 10, 1 << 20, 0).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn eternal_terminal_17_not_when_they_are_cut_in_their_midst_either() {
-    window_sized_replay(7, 20_000, 5).await;
-    window_sized_replay(512, 1 << 20, 9).await;
+async fn eternal_terminal_17_not_when_they_are_cut_in_their_midst_either(protocol: Protocol) {
+    window_sized_replay(protocol, 7, 20_000, 5).await;
+    window_sized_replay(protocol, 512, 1 << 20, 9).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once() {
+async fn eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once(protocol: Protocol) {
     // Here the first link took all and delivered none of it.
     const WINDOW: usize = 8000;
-    let config = plain_history(2 * WINDOW);
-    let mut net = Net::new(&config, WINDOW);
+    let config = protocol.keeping(2 * WINDOW);
+    // Room for native's frames besides.
+    let mut net = Net::new(&config, WINDOW + 200);
     let (mut client, mut server) = net.open(&config).await;
     net.newest().cut(Fault::Deaf);
     let (up, down) = (pattern(1, WINDOW), pattern(2, WINDOW));
     send(&mut client, &up).await;
     send(&mut server, &down).await;
-    assert_eq!(stream(&net.newest(), Client).len(), WINDOW);
+    assert_eq!(stream(protocol, &net.newest(), Client).len(), WINDOW);
     net.newest().cut(Fault::Reset);
     resumed(&client.handle(), 1).await;
     resumed(&server.handle(), 1).await;

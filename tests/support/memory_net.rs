@@ -371,25 +371,35 @@ impl Protocol {
     }
 }
 
-/// Makes two tests of each function that takes the [`Protocol`]: `over_snet` and `over_native` in a module of its name.
+/// Makes two tests of each function that takes the [`Protocol`]: `over_snet` and `over_native` in a module of its name. In virtual time,
+/// but for those behind `real_time`.
 // Each of its users takes a part of it.
 #[allow(unused_macros)]
 macro_rules! over_both {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+    (real_time: $($name:ident),* $(,)?) => {
+        over_both!(@ [#[tokio::test]] $($name),*);
+    };
+    ($($name:ident),* $(,)?) => {
+        over_both!(@ [#[tokio::test(start_paused = true)]] $($name),*);
+    };
+    (@ $test:tt $($name:ident),*) => {$(
+        over_both!(@@ $test $name);
+    )*};
+    (@@ [$($test:tt)*] $name:ident) => {
         mod $name {
             use super::super::memory_net::Protocol;
 
-            #[tokio::test(start_paused = true)]
+            $($test)*
             async fn over_snet() {
                 super::$name(Protocol::Snet).await;
             }
 
-            #[tokio::test(start_paused = true)]
+            $($test)*
             async fn over_native() {
                 super::$name(Protocol::Native).await;
             }
         }
-    )*};
+    };
 }
 #[allow(unused_imports)]
 pub(crate) use over_both;

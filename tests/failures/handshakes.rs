@@ -11,69 +11,55 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower::{Service, ServiceExt};
-use unbroken::{
-    Accepted, Config, Connector, Error, LinkState, ResumableTransport, ResumeError,
-    protocol::{Handshake, snet::Opened},
-};
+use unbroken::{Accepted, Config, Connector, Error, LinkState, ResumeError};
 
 use super::{
     memory_link::{Client, Fault, MemoryLink, Server, link},
-    memory_net::{Dial, Net, ROOMY, connected, exchange, plain, resumed, send, state, within},
-    raw_peer,
+    memory_net::{
+        Dial, NATIVE_CONFIRM, NATIVE_OPEN, Net, Protocol, ROOMY, connected, exchange, over_both,
+        resumed, send, state, within,
+    },
+    raw_session::{RawOpen, RawSession, raw_session},
 };
+
+over_both!(
+    eternal_terminal_18_a_thousand_stuck_handshakes_delay_nobody,
+    eternal_terminal_18_when_handshakes_are_full_the_one_silent_longest_makes_room,
+    eternal_terminal_18_a_peer_that_goes_on_keeps_its_place,
+    teleport_21_every_step_of_a_servers_handshake_has_a_deadline,
+    teleport_21_a_peer_that_dawdles_has_no_longer_than_one_that_stops,
+    teleport_21_a_client_waits_for_no_answer_for_ever,
+    teleport_21_a_link_that_dies_between_the_steps_leaves_nothing_behind,
+    a_cancelled_accept_closes_its_link_and_no_more,
+);
 
 const DEADLINE: Duration = Duration::from_secs(7);
 
-fn config() -> Config {
-    plain().handshake_timeout(DEADLINE)
+fn config(protocol: Protocol) -> Config {
+    protocol.config().handshake_timeout(DEADLINE)
 }
 
 /// Brings handshakes to every point at which a peer can stop, `count` in all, and leaves them there.
-async fn stuck(net: &Net, count: usize, session: &Opened) -> Vec<MemoryLink> {
+async fn stuck(net: &Net, count: usize, session: &RawSession) -> Vec<MemoryLink> {
     let mut links = Vec::new();
     for number in 0..count {
         let (mut link, _) = net.raw_link();
-        match number % 6 {
-            0 => {}
-            1 => send(&mut link, &[0, 1, 2, 3]).await,
-            2 => send(&mut link, &[0xff; 40]).await,
-            3 => {
-                raw_peer::begin_open(&mut link).await.expect("message 2");
-            }
-            4 => {
-                let mut machine = raw_peer::begin_open(&mut link).await.expect("message 2");
-                send(&mut link, &machine.transmit()[..15]).await;
-                machine.transmitted(15);
-            }
-            _ => {
-                raw_peer::request(&mut link, session, 0, 0)
-                    .await
-                    .expect("message 2");
-            }
-        }
+        session.stop_at(number, &mut link).await;
         links.push(link);
     }
     links
 }
 
-/// A raw client's session; the server's end is held so that it lives.
-async fn raw_session(net: &mut Net) -> (Opened, ResumableTransport) {
-    let (mut link, _) = net.raw_link();
-    let opened = raw_peer::open(&mut link).await.expect("a session");
-    (opened, net.opened().await)
-}
-
-#[tokio::test(start_paused = true)]
-async fn eternal_terminal_18_a_thousand_stuck_handshakes_delay_nobody() {
-    let mut net = Net::new(&config(), ROOMY);
-    let (mut client, mut server) = net.open(&config()).await;
-    let (session, _server) = raw_session(&mut net).await;
+async fn eternal_terminal_18_a_thousand_stuck_handshakes_delay_nobody(protocol: Protocol) {
+    let mut net = Net::new(&config(protocol), ROOMY);
+    let (mut client, mut server) = net.open(&config(protocol)).await;
+    let (session, _server) = raw_session(protocol, &mut net).await;
     let live = net.wire(0);
     let links = stuck(&net, 1000, &session).await;
 
     let began = Instant::now();
     exchange(&mut client, &mut server).await;
-    let (mut another, mut its_server) = net.open(&config()).await;
+    let (mut another, mut its_server) = net.open(&config(protocol)).await;
     exchange(&mut another, &mut its_server).await;
     live.cut(Fault::Reset);
     // Cut while it was idle, and heard of at once.
@@ -88,15 +74,16 @@ async fn eternal_terminal_18_a_thousand_stuck_handshakes_delay_nobody() {
     drop(links);
 }
 
-#[tokio::test(start_paused = true)]
-async fn eternal_terminal_18_when_handshakes_are_full_the_one_silent_longest_makes_room() {
-    let config = config().max_handshakes(1000);
+async fn eternal_terminal_18_when_handshakes_are_full_the_one_silent_longest_makes_room(
+    protocol: Protocol,
+) {
+    let config = config(protocol).max_handshakes(1000);
     let mut net = Net::new(&config, ROOMY);
     let mut sessions = Vec::new();
     for _ in 0..100 {
         sessions.push(net.open(&config).await);
     }
-    let (session, _server) = raw_session(&mut net).await;
+    let (session, _server) = raw_session(protocol, &mut net).await;
     let links = stuck(&net, 1000, &session).await;
     let began = Instant::now();
 
@@ -134,33 +121,28 @@ async fn eternal_terminal_18_when_handshakes_are_full_the_one_silent_longest_mak
     );
     // The oldest of them first.
     assert!((101..101 + made_room).all(|link| net.wire(link).dropped(Server).is_some()));
-    // No zeros: to a Go client they would be final.
+    // To a Go client zeros would be final, and to one of ours some of the rejects.
     for link in 101..1101 {
         let replies = net.wire(link).written(Server);
-        assert!(replies.is_empty() || (replies.len() == 24 && replies != [0; 24]));
+        assert!(session.is_nothing_final(&replies), "{replies:?}");
     }
     drop(links);
 }
 
-#[tokio::test(start_paused = true)]
-async fn eternal_terminal_18_a_peer_that_goes_on_keeps_its_place() {
-    let config = config().max_handshakes(10);
+async fn eternal_terminal_18_a_peer_that_goes_on_keeps_its_place(protocol: Protocol) {
+    let config = config(protocol).max_handshakes(10);
     let mut net = Net::new(&config, ROOMY);
     let (mut slow, wire) = net.raw_link();
-    let mut machine = raw_peer::client_open();
+    let mut open = RawOpen::new(protocol);
     let mut flood = Vec::new();
     for _ in 0..9 {
         // A byte, and then as many links as there are other places.
-        let byte = machine.transmit()[..1].to_vec();
-        send(&mut slow, &byte).await;
-        machine.transmitted(1);
+        open.send_byte(&mut slow).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         flood.extend((0..9).map(|_| net.raw_link()));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    raw_peer::drive(&mut slow, &mut machine)
-        .await
-        .expect("sent");
+    open.finish(&mut slow).await;
     net.session().await;
     assert_eq!(wire.dropped(Server), None);
     let evicted = flood
@@ -184,30 +166,28 @@ where
     drop(link);
 }
 
-#[tokio::test(start_paused = true)]
-async fn teleport_21_every_step_of_a_servers_handshake_has_a_deadline() {
-    let mut net = Net::new(&config(), ROOMY);
-    let (session, _server) = raw_session(&mut net).await;
+async fn teleport_21_every_step_of_a_servers_handshake_has_a_deadline(protocol: Protocol) {
+    let mut net = Net::new(&config(protocol), ROOMY);
+    let (session, _server) = raw_session(protocol, &mut net).await;
+    let session = &session;
     stops_after(&mut net, |link| async { link }).await;
-    for sent in [&[0][..], &[0; 8], &[0xff], &[0xff; 40]] {
-        stops_after(&mut net, |mut link| async {
-            send(&mut link, sent).await;
+    for sent in session.partial_firsts() {
+        stops_after(&mut net, |mut link| async move {
+            send(&mut link, &sent).await;
             link
         })
         .await;
     }
     for sent in [0, 1, 15] {
         stops_after(&mut net, |mut link| async move {
-            let machine = raw_peer::begin_open(&mut link).await.expect("message 2");
-            send(&mut link, &machine.transmit()[..sent]).await;
+            let proof = session.begin_open(&mut link).await;
+            send(&mut link, &proof[..sent]).await;
             link
         })
         .await;
-        stops_after(&mut net, |mut link| async {
-            raw_peer::request(&mut link, &session, 0, 0)
-                .await
-                .expect("message 2");
-            send(&mut link, &[7; 15][..sent]).await;
+        stops_after(&mut net, |mut link| async move {
+            let proof = session.request(&mut link).await.expect("it agrees");
+            send(&mut link, &proof[..sent]).await;
             link
         })
         .await;
@@ -215,13 +195,7 @@ async fn teleport_21_every_step_of_a_servers_handshake_has_a_deadline() {
     // Refused, and never closes its end.
     let (mut refused, wire) = net.raw_link();
     let began = Instant::now();
-    let unknown = Opened {
-        id: 1,
-        key: session.key.clone(),
-    };
-    raw_peer::request(&mut refused, &unknown, 0, 0)
-        .await
-        .expect("zeros");
+    assert!(session.unknown().request(&mut refused).await.is_none());
     assert!(matches!(
         net.failure().await,
         Error::Resume(ResumeError::Unknown)
@@ -233,20 +207,20 @@ async fn teleport_21_every_step_of_a_servers_handshake_has_a_deadline() {
     let began = Instant::now();
     let acceptor = net.acceptor();
     let accepting = tokio::spawn(async move { acceptor.accept(server).await });
-    send(&mut client, &[0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
+    send(&mut client, &session.open()).await;
     let accepted = within("the deadline", accepting).await.expect("no panic");
     assert!(matches!(accepted, Err(Error::HandshakeTimeout)));
     assert_eq!(began.elapsed(), DEADLINE);
 }
 
-#[tokio::test(start_paused = true)]
-async fn teleport_21_a_peer_that_dawdles_has_no_longer_than_one_that_stops() {
-    let mut net = Net::new(&config(), ROOMY);
+async fn teleport_21_a_peer_that_dawdles_has_no_longer_than_one_that_stops(protocol: Protocol) {
+    let mut net = Net::new(&config(protocol), ROOMY);
+    let (session, _server) = raw_session(protocol, &mut net).await;
     let (mut link, _) = net.raw_link();
     let began = Instant::now();
     let dawdling = async {
-        // A byte each second: nine would be a whole message.
-        for byte in [0, 1, 2, 3, 4, 5, 6, 7, 8] {
+        // A byte each second: all of them would be a whole message.
+        for byte in session.open() {
             if link.write_u8(byte).await.is_err() {
                 break;
             }
@@ -258,13 +232,12 @@ async fn teleport_21_a_peer_that_dawdles_has_no_longer_than_one_that_stops() {
     assert!(began.elapsed() < DEADLINE + Duration::from_secs(2));
 }
 
-#[tokio::test(start_paused = true)]
-async fn teleport_21_a_client_waits_for_no_answer_for_ever() {
+async fn teleport_21_a_client_waits_for_no_answer_for_ever(protocol: Protocol) {
     // To the open.
-    let mut net = Net::new(&config(), ROOMY);
+    let mut net = Net::new(&config(protocol), ROOMY);
     net.plan([Dial::Ignore]);
     let began = Instant::now();
-    let connector = Connector::new(net.dialer(), config());
+    let connector = Connector::new(net.dialer(), config(protocol));
     let error = within("opening", connector.oneshot(()))
         .await
         .expect_err("nobody answers");
@@ -273,8 +246,9 @@ async fn teleport_21_a_client_waits_for_no_answer_for_ever() {
     assert!(net.newest().dropped(Client).is_some());
 
     // To a resume: another is tried.
-    let (mut client, mut server) = net.open(&config()).await;
-    net.plan([Dial::Ignore, Dial::CutAt(Server, 23), Dial::Hang]);
+    let (mut client, mut server) = net.open(&config(protocol)).await;
+    let nearly = protocol.resume_reply() - 1;
+    net.plan([Dial::Ignore, Dial::CutAt(Server, nearly), Dial::Hang]);
     let began = Instant::now();
     let first = net.dials().len();
     net.newest().cut(Fault::Reset);
@@ -292,7 +266,7 @@ async fn teleport_21_a_session_that_was_named_is_resumed_when_its_proof_goes_now
     // The answer to the hello is all that comes through.
     let (client_end, mut server_end, wire) = link(9);
     let first = Arc::new(Mutex::new(Some(client_end)));
-    let mut net = Net::new(&config(), ROOMY);
+    let mut net = Net::new(&config(Protocol::Snet), ROOMY);
     let dialer = net.dialer();
     let dial = tower::service_fn(move |()| {
         let first = first.lock().expect("no panic").take();
@@ -318,7 +292,7 @@ async fn teleport_21_a_session_that_was_named_is_resumed_when_its_proof_goes_now
         (server_end, inner, accepting)
     });
     let began = Instant::now();
-    let mut client = Connector::new(dial, config())
+    let mut client = Connector::new(dial, config(Protocol::Snet))
         .oneshot(())
         .await
         .expect("the session was named");
@@ -334,14 +308,17 @@ async fn teleport_21_a_session_that_was_named_is_resumed_when_its_proof_goes_now
     drop(half_proxy);
 }
 
-#[tokio::test(start_paused = true)]
-async fn teleport_21_a_link_that_dies_between_the_steps_leaves_nothing_behind() {
-    let mut net = Net::new(&config(), ROOMY);
-    for count in 0..25 {
+async fn teleport_21_a_link_that_dies_between_the_steps_leaves_nothing_behind(protocol: Protocol) {
+    let mut net = Net::new(&config(protocol), ROOMY);
+    let (first, all) = match protocol {
+        Protocol::Snet => (9, 25),
+        Protocol::Native => (NATIVE_OPEN, NATIVE_OPEN + NATIVE_CONFIRM),
+    };
+    for count in 0..all {
         net.plan([Dial::CutAt(Client, count)]);
-        let connector = Connector::new(net.dialer(), config());
+        let connector = Connector::new(net.dialer(), config(protocol));
         let opened = within("opening", connector.oneshot(())).await;
-        if count <= 9 {
+        if count <= first {
             // Before the session has a name there is nothing to resume.
             assert!(matches!(opened, Err(Error::Link(_))), "{count}: {opened:?}");
             continue;
@@ -358,21 +335,19 @@ async fn teleport_21_a_link_that_dies_between_the_steps_leaves_nothing_behind() 
     assert_eq!(metrics.num_alive_tasks(), 0, "tasks that never end");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cancelled_accept_closes_its_link_and_no_more() {
-    let mut net = Net::new(&config(), ROOMY);
-    let (session, mut server) = raw_session(&mut net).await;
+async fn a_cancelled_accept_closes_its_link_and_no_more(protocol: Protocol) {
+    let mut net = Net::new(&config(protocol), ROOMY);
+    let (session, mut server) = raw_session(protocol, &mut net).await;
+    assert_eq!(session.protocol(), protocol);
     let (mut peer, end, wire) = link(ROOMY);
     let acceptor = net.acceptor();
     let accept = timeout(Duration::from_millis(5), acceptor.accept(end));
-    let (accepted, requested) = tokio::join!(accept, raw_peer::request(&mut peer, &session, 0, 0));
-    assert!(accepted.is_err() && requested.is_ok());
+    let (accepted, proof) = tokio::join!(accept, session.request(&mut peer));
+    assert!(accepted.is_err() && proof.is_some());
     assert!(wire.dropped(Server).is_some());
-    let (mut link, _) = net.raw_link();
-    raw_peer::resume(&mut link, &session, 0, 0)
-        .await
-        .expect("the session is as it was");
-    assert!(matches!(net.outcome().await, Ok(Accepted::Resumed(_))));
+    let (link, _) = net.raw_link();
     send(&mut server, b"alive").await;
-    super::memory_net::expect(&mut link, b"alive").await;
+    let read = within("a resume", session.resume_and_read(link, 5)).await;
+    assert_eq!(read.expect("the session is as it was"), b"alive");
+    assert!(matches!(net.outcome().await, Ok(Accepted::Resumed(_))));
 }

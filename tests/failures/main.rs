@@ -13,6 +13,7 @@ mod raw_peer;
 
 mod endings;
 mod handshakes;
+mod raw_session;
 mod roaming;
 mod snet_go;
 mod stubborn_io;

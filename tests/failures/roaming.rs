@@ -19,7 +19,12 @@ use unbroken::{
     Accepted, Acceptor, Config, Connector, Listener, ResumableTransport, Snet, TcpConnector,
 };
 
-use super::memory_net::{exchange, expect, pattern, plain, resumed, send, within};
+use super::memory_net::{Protocol, exchange, expect, over_both, pattern, resumed, send, within};
+
+over_both!(real_time:
+    teleport_22_a_session_moves_to_other_addresses_and_kinds_of_links,
+    teleport_22_a_listener_serves_a_session_from_every_address,
+);
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -38,9 +43,8 @@ where
     });
 }
 
-#[tokio::test]
-async fn teleport_22_a_session_moves_to_other_addresses_and_kinds_of_links() {
-    let acceptor = Acceptor::new(plain());
+async fn teleport_22_a_session_moves_to_other_addresses_and_kinds_of_links(protocol: Protocol) {
+    let acceptor = Acceptor::new(protocol.config());
     let (sender, mut sessions) = mpsc::unbounded_channel();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
@@ -87,9 +91,12 @@ async fn teleport_22_a_session_moves_to_other_addresses_and_kinds_of_links() {
             io::Result::Ok(link)
         }
     });
-    let mut client = within("opening", Connector::new(dial, plain()).oneshot(()))
-        .await
-        .expect("the session opens");
+    let mut client = within(
+        "opening",
+        Connector::new(dial, protocol.config()).oneshot(()),
+    )
+    .await
+    .expect("the session opens");
     let mut server = within("the session", sessions.recv())
         .await
         .expect("a session");
@@ -114,9 +121,8 @@ async fn teleport_22_a_session_moves_to_other_addresses_and_kinds_of_links() {
     accepting.abort();
 }
 
-#[tokio::test]
-async fn teleport_22_a_listener_serves_a_session_from_every_address() {
-    let config = plain();
+async fn teleport_22_a_listener_serves_a_session_from_every_address(protocol: Protocol) {
+    let config = protocol.config();
     let mut listener = Listener::bind((Ipv4Addr::UNSPECIFIED, 0), config.clone())
         .await
         .expect("a port");

@@ -1,4 +1,4 @@
-//! Of stubborn-io and EternalTerminal: what a reconnecting stream does to its application, and both ends to each other.
+//! Of stubborn-io, EternalTerminal and SignalR: what a reconnecting stream does to its application, and both ends to each other.
 
 use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 use unbroken::LinkState;
 
 use super::{
-    memory_link::{Client, Fault},
+    memory_link::{Client, Fault, Server},
     memory_net::{
         Dial, NATIVE_CONFIRM, NATIVE_OPEN, Net, Protocol, ROOMY, connected, exchange, expect,
         expect_nothing, over_both, pattern, resumed, send, within,
@@ -26,6 +26,7 @@ over_both!(
     eternal_terminal_17_window_sized_replays_both_ways_do_not_lock_each_other,
     eternal_terminal_17_not_when_they_are_cut_in_their_midst_either,
     eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once,
+    signalr_24_resumes_under_full_load_both_ways_lose_nothing,
 );
 
 async fn stubborn_io_23_a_zero_length_read_is_no_disconnect(protocol: Protocol) {
@@ -254,4 +255,42 @@ async fn eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once(protoco
     })
     .await;
     assert_eq!(net.links(), 2);
+}
+
+async fn signalr_24_resumes_under_full_load_both_ways_lose_nothing(protocol: Protocol) {
+    const CUTS: usize = 60;
+    let config = protocol.keeping(10_000);
+    for capacity in [16, 1000] {
+        let mut net = Net::new(&config, capacity);
+        let (client, server) = net.open(&config).await;
+        let handles = [client.handle(), server.handle()];
+        // Each link is cut in the midst of what it carries, from one side or the other.
+        net.newest().cut_at(Client, 1000);
+        net.plan((0..CUTS).map(|cut| {
+            let side = [Client, Server][cut % 2];
+            Dial::CutAt(side, protocol.resume_sent() + 997 * (cut + 3) % 3000)
+        }));
+        let (up, down) = (pattern(1, 300_000), pattern(2, 300_000));
+        let stream = |end: unbroken::ResumableTransport, out: Vec<u8>, inbound: Vec<u8>| async move {
+            let (mut reading, mut writing) = split(end);
+            tokio::join!(send(&mut writing, &out), expect(&mut reading, &inbound));
+            reading.unsplit(writing)
+        };
+        let client = tokio::spawn(stream(client, up.clone(), down.clone()));
+        let server = tokio::spawn(stream(server, down, up));
+        let (client, server) = within("both", async { tokio::join!(client, server) }).await;
+        let (mut client, mut server) = (client.expect("no panic"), server.expect("no panic"));
+        exchange(&mut client, &mut server).await;
+        expect_nothing(&mut client).await;
+        expect_nothing(&mut server).await;
+        for handle in handles {
+            let stats = handle.stats();
+            assert!(
+                stats.resumes >= CUTS as u64 / 2,
+                "{} resumes",
+                stats.resumes
+            );
+            assert!(stats.replayed > 0, "nothing was replayed");
+        }
+    }
 }

@@ -90,7 +90,7 @@ async fn stream_both_ways(seed: u64, capacity: usize, window: usize, len: usize,
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_directions_arrive_whole_through_hundreds_of_lost_links() {
+async fn signalr_24_both_directions_arrive_whole_through_hundreds_of_lost_links() {
     let seed = seed();
     stream_both_ways(seed, 64 << 10, 64 << 10, 1 << 20, 50).await;
     stream_both_ways(seed, 4000, 64 << 10, 1 << 20, 150).await;

@@ -306,7 +306,7 @@ pub(super) async fn against_raw_server(
 
 /// The server lacks what it had acknowledged.
 #[tokio::test(start_paused = true)]
-async fn a_gap_towards_the_server_is_an_error_of_its_own() {
+async fn eternal_terminal_16_a_gap_towards_the_server_is_terminal_with_an_error_of_its_own() {
     let (net, mut client, mut server, opened) = against_raw_server(10_000).await;
     server.send_data(b"received").await.expect("room");
     let bytes = pattern(1, 500);
@@ -353,7 +353,7 @@ async fn a_gap_towards_the_server_is_an_error_of_its_own() {
 
 /// The client lacks what it had acknowledged. It is told; the server's end waits for a better one, which cannot come.
 #[tokio::test(start_paused = true)]
-async fn a_gap_towards_the_client_is_an_error_of_its_own() {
+async fn eternal_terminal_16_a_gap_towards_the_client_is_terminal_with_an_error_of_its_own() {
     let mut net = Net::new(&native_window(1000), ROOMY);
     let (link, _) = net.raw_link();
     let (mut peer, opened) = Frames::open(link).await.expect("a session");
@@ -482,7 +482,7 @@ async fn a_server_that_was_abandoned_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_runtime_is_gone_is_an_error() {
+async fn snet_go_09_a_session_whose_runtime_is_gone_is_an_error() {
     let (mut client, server) = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -207,7 +207,8 @@ async fn throughput(disturbances: usize) -> Vec<[u64; 2]> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hundreds_of_resumes_without_the_secret_leave_the_live_link_at_full_speed() {
+async fn eternal_terminal_15_hundreds_of_resumes_without_the_secret_leave_the_live_link_at_full_speed()
+ {
     let alone = throughput(0).await;
     let disturbed = throughput(700).await;
     let last = alone.last().expect("samples");
@@ -361,6 +362,52 @@ async fn an_older_attempt_does_not_push_out_a_newer_one() {
         }
         break;
     }
+    assert_eq!(server.handle().stats().resumes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn goscon_14_nothing_switches_before_the_replay_is_known_to_be_possible() {
+    let mut net = Net::new(&native_window(1000), ROOMY);
+    let (mut old, opened, mut server) = raw_session(&mut net).await;
+    // Agreed to, when nothing was sent...
+    let (mut link, _) = net.raw_link();
+    let (machine, answer) = raw_native::request(&mut link, &opened, 1, 0)
+        .await
+        .expect("an answer");
+    assert_eq!(answer, Answer::Resumed { received: 0 });
+    // ... but by the time of the proof what it asks for is acknowledged and gone, over the old link.
+    let bytes = pattern(1, 5000);
+    for (received, part) in (1..).map(|turn| turn * 500).zip(bytes.chunks(500)) {
+        send(&mut server, part).await;
+        assert_eq!(within("the bytes", old.take(500)).await, part);
+        let limit = received + raw_native::WINDOW;
+        old.send(Frame::Ack { received, limit })
+            .await
+            .expect("room");
+    }
+    until("the last ACK", || {
+        (server.handle().stats().unacknowledged == 0).then_some(())
+    })
+    .await;
+    link.write_all(&machine.confirm(0).expect("it agreed"))
+        .await
+        .expect("room");
+    assert_eq!(rejected(Frames::new(link)).await, RejectCode::Gap);
+    assert!(matches!(
+        net.failure().await,
+        Error::Resume(ResumeError::Gap)
+    ));
+    send(&mut server, b"goes on").await;
+    assert_eq!(within("the bytes", old.take(7)).await, b"goes on");
+    old.send_data(b"both ways").await.expect("room");
+    expect(&mut server, b"both ways").await;
+    assert_eq!(server.handle().stats().resumes, 0);
+    // One that asks for what is there is welcome.
+    let (link, _) = net.raw_link();
+    let mut new = Frames::resume(link, &opened, 2, 5000)
+        .await
+        .expect("it agrees");
+    assert_eq!(within("the bytes", new.take(7)).await, b"goes on");
     assert_eq!(server.handle().stats().resumes, 1);
 }
 

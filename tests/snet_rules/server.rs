@@ -29,7 +29,7 @@ async fn closes_silently(link: &mut MemoryLink) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_live_link_is_untouched_until_message_3_has_proved_itself() {
+async fn eternal_terminal_15_a_live_link_is_untouched_until_message_3_has_proved_itself() {
     let mut net = Net::new(&plain(), ROOMY);
     let (mut client, mut server) = net.open(&plain()).await;
     net.cut_and_resume(&client, &server).await;

@@ -66,9 +66,47 @@ fn seed() -> u64 {
     seed
 }
 
-fn config(snet: Snet) -> Config {
-    Config::new()
-        .snet(snet.history(HISTORY).socket_buffer(SOCKET_BUFFER))
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Rc4,
+    Plain,
+    Native,
+}
+
+impl Protocol {
+    fn snet(self) -> Option<Snet> {
+        match self {
+            Self::Rc4 => Some(Snet::rc4()),
+            Self::Plain => Some(Snet::plain()),
+            Self::Native => None,
+        }
+    }
+
+    /// How many bytes the handshake of a resume has in a direction at most; native's with the first frames.
+    fn early_bytes(self) -> u64 {
+        match self {
+            Self::Rc4 | Self::Plain => 64,
+            Self::Native => 160,
+        }
+    }
+}
+
+/// A link that is silent for longer is doubted or given up, if that is asked for.
+fn config(protocol: Protocol, silence: impl Into<Option<Duration>>) -> Config {
+    let config = Config::new();
+    let config = match (protocol.snet(), silence.into()) {
+        (Some(snet), silence) => {
+            let snet = snet.history(HISTORY).socket_buffer(SOCKET_BUFFER);
+            config.snet(match silence {
+                Some(silence) => snet.silence(silence),
+                None => snet,
+            })
+        }
+        (None, Some(silence)) => config.window(HISTORY).keepalive(silence / 2, silence),
+        (None, None) => config.window(HISTORY),
+    };
+    config
         .retry(Duration::from_millis(2), Duration::from_millis(50))
         .handshake_timeout(Duration::from_secs(2))
 }
@@ -195,8 +233,9 @@ async fn receive(
     Ok(())
 }
 
-/// Echoes everything on every session, for ever. A session that ends is a failure: nobody closes one.
-async fn serve(mut listener: Listener) {
+/// Echoes everything on every session, for ever. A session that ends is a failure, but for the end that native tells of: that of a
+/// client which has had everything.
+async fn serve(mut listener: Listener, told: bool) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
@@ -207,13 +246,17 @@ async fn serve(mut listener: Listener) {
                     tokio::io::copy(&mut reading, &mut writing).await
                 });
             }
-            Some(ended) = sessions.join_next() => panic!("an echo ended: {ended:?}"),
+            Some(ended) = sessions.join_next() => match ended {
+                Ok(Ok(_)) if told => {}
+                ended => panic!("an echo ended: {ended:?}"),
+            },
         }
     }
 }
 
 /// Runs `client` against a server behind a proxy of these faults. A hang fails.
 async fn behind_proxy<T>(
+    protocol: Protocol,
     config: &Config,
     faults: Faults,
     client: impl AsyncFnOnce(&Arc<CuttingProxy>) -> T,
@@ -225,7 +268,7 @@ async fn behind_proxy<T>(
     let proxy = CuttingProxy::start(addr, faults).await.expect("a proxy");
     let proxy = Arc::new(proxy);
     tokio::select! {
-        () = serve(listener) => unreachable!("it serves for ever"),
+        () = serve(listener, protocol == Protocol::Native) => unreachable!("it serves for ever"),
         done = timeout(HUNG, client(&proxy)) => match done {
             Ok(done) => (done, proxy.stats()),
             Err(_) => panic!("not done after {HUNG:?}: {:?}", proxy.stats()),
@@ -245,20 +288,47 @@ async fn until_resumed(handle: &Handle, count: u64) {
     until(|| handle.stats().resumes >= count).await;
 }
 
+/// Makes tests of functions that take the [`Protocol`], over snet with RC4 and over native.
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            use super::Protocol;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_snet() {
+                super::$name(Protocol::Rc4).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_native() {
+                super::$name(Protocol::Native).await;
+            }
+        }
+    )*};
+}
+
+over_both!(
+    two_cuts_in_quick_succession_lose_nothing,
+    cuts_during_the_resume_handshake_only_cost_another_attempt,
+    what_is_written_in_an_outage_arrives_after_it,
+    a_link_that_goes_silent_is_replaced,
+);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundred_thousand_messages_survive_hundreds_of_cuts() {
     const MESSAGES: u32 = 100_000;
-    /// With each of the two ciphers.
+    /// With each of the two ciphers of snet, and over native.
     const SESSIONS: u32 = 4;
     let seed = seed();
     // A dead link is doubted after this; the echoes never pause for so long.
     let silence = Duration::from_millis(500);
-    let run = async |snet: Snet, seed: u64| {
-        let config = config(snet.silence(silence));
+    let run = async |protocol: Protocol, seed: u64| {
+        let config = config(protocol, silence);
         let faults = Faults {
             cut_bytes: Some(96 << 10),
             outage: 0.03,
             outage_for: Duration::from_millis(100),
+            early_bytes: protocol.early_bytes(),
             ..Faults::harsh(seed, Duration::from_millis(150))
         };
         let clients = async |proxy: &Arc<CuttingProxy>| {
@@ -277,10 +347,16 @@ async fn hundred_thousand_messages_survive_hundreds_of_cuts() {
                 (resumes + stats.resumes, replayed + stats.replayed)
             })
         };
-        behind_proxy(&config, faults, clients).await
+        behind_proxy(protocol, &config, faults, clients).await
     };
-    let (rc4, plain) = tokio::join!(run(Snet::rc4(), seed), run(Snet::plain(), !seed));
-    for (cipher, ((resumes, replayed), stats)) in [("RC4", rc4), ("plain", plain)] {
+    let (rc4, plain, native) = tokio::join!(
+        run(Protocol::Rc4, seed),
+        run(Protocol::Plain, !seed),
+        run(Protocol::Native, seed.rotate_left(32)),
+    );
+    for (cipher, ((resumes, replayed), stats)) in
+        [("RC4", rc4), ("plain", plain), ("native", native)]
+    {
         println!("{cipher}: {resumes} resumes, {replayed} bytes replayed upwards, {stats:?}");
         assert!(stats.cut >= 100, "{cipher}: {} cuts", stats.cut);
         assert!(resumes >= 100, "{cipher}: {resumes} resumes");
@@ -288,12 +364,11 @@ async fn hundred_thousand_messages_survive_hundreds_of_cuts() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_cuts_in_quick_succession_lose_nothing() {
+async fn two_cuts_in_quick_succession_lose_nothing(protocol: Protocol) {
     const ROUNDS: u64 = 100;
     let seed = seed();
-    let config = config(Snet::rc4());
-    behind_proxy(&config, Faults::none(), async |proxy| {
+    let config = config(protocol, None);
+    behind_proxy(protocol, &config, Faults::none(), async |proxy| {
         let mut client = Client::open(proxy, &config, seed).await;
         let close = |reset| if reset { Close::Reset } else { Close::Fin };
         for round in 0..ROUNDS {
@@ -310,22 +385,23 @@ async fn two_cuts_in_quick_succession_lose_nothing() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cuts_during_the_resume_handshake_only_cost_another_attempt() {
+async fn cuts_during_the_resume_handshake_only_cost_another_attempt(protocol: Protocol) {
     const MESSAGES: u32 = 40;
     const RESUMES: u64 = 100;
     let seed = seed();
     // A link may go silent too, in its handshake or after it.
-    let config = config(Snet::rc4().silence(Duration::from_millis(300)))
-        .handshake_timeout(Duration::from_millis(500));
-    // Four links of five are cut within the first 64 bytes of a direction; a resume's handshake has 57 up and 24 down.
+    let config =
+        config(protocol, Duration::from_millis(300)).handshake_timeout(Duration::from_millis(500));
+    // Four links of five are cut within the first bytes of a direction. snet's handshake of a resume has 57 bytes up and 24 down,
+    // native's 108 and 60.
     let faults = Faults {
         early: 0.8,
+        early_bytes: protocol.early_bytes(),
         cut_bytes: Some(4 << 10),
         outage_for: Duration::from_millis(50),
         ..Faults::harsh(seed, Duration::from_millis(50))
     };
-    let (resumes, stats) = behind_proxy(&config, faults, async |proxy| {
+    let (resumes, stats) = behind_proxy(protocol, &config, faults, async |proxy| {
         let mut client = Client::open(proxy, &config, seed).await;
         let mut messages = 0;
         while messages < MESSAGES || client.handle.stats().resumes < RESUMES {
@@ -344,12 +420,11 @@ async fn cuts_during_the_resume_handshake_only_cost_another_attempt() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_written_in_an_outage_arrives_after_it() {
+async fn what_is_written_in_an_outage_arrives_after_it(protocol: Protocol) {
     const ROUNDS: u64 = 20;
     let seed = seed();
-    let config = config(Snet::plain());
-    behind_proxy(&config, Faults::none(), async |proxy| {
+    let config = config(protocol, None);
+    behind_proxy(protocol, &config, Faults::none(), async |proxy| {
         let mut client = Client::open(proxy, &config, seed).await;
         for round in 0..ROUNDS {
             let refused = proxy.stats().refused;
@@ -374,11 +449,10 @@ async fn what_is_written_in_an_outage_arrives_after_it() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_goes_silent_is_replaced() {
+async fn a_link_that_goes_silent_is_replaced(protocol: Protocol) {
     const SILENCES: u64 = 15;
     let seed = seed();
-    let config = config(Snet::rc4().silence(Duration::from_millis(100)));
+    let config = config(protocol, Duration::from_millis(100));
     // No link is closed: each just stops, for longer than the test may last.
     let faults = Faults {
         cut_every: Some(Duration::from_millis(50)),
@@ -387,7 +461,7 @@ async fn a_link_that_goes_silent_is_replaced() {
         seed,
         ..Faults::none()
     };
-    let (resumes, stats) = behind_proxy(&config, faults, async |proxy| {
+    let (resumes, stats) = behind_proxy(protocol, &config, faults, async |proxy| {
         let mut client = Client::open(proxy, &config, seed).await;
         while client.handle.stats().resumes < SILENCES || proxy.stats().silenced < SILENCES {
             client.ping_pong().await;

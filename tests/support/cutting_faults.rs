@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{RngExt, rngs::StdRng};
 
-/// A cut early in a link falls on one of this many first bytes of a direction: past the longest handshake of snet, 57 bytes.
+/// Past the longest handshake of snet, 57 bytes.
 const EARLY_BYTES: u64 = 64;
 
 /// A drawn lifetime (exponential) is at most this many times its mean.
@@ -21,6 +21,8 @@ pub(crate) struct Faults {
     pub(crate) cut_bytes: Option<u64>,
     /// Probability that a link is cut within the first bytes of a direction, where handshakes are.
     pub(crate) early: f64,
+    /// How many these are.
+    pub(crate) early_bytes: u64,
     /// Probability that a cut is a reset; else it is an orderly end.
     pub(crate) reset: f64,
     /// Probability that a link goes silent where it would have been cut: nothing is forwarded, nothing closed.
@@ -43,6 +45,7 @@ impl Faults {
             cut_every: None,
             cut_bytes: None,
             early: 0.0,
+            early_bytes: EARLY_BYTES,
             reset: 0.5,
             silent: 0.0,
             silent_for: Duration::from_secs(3),
@@ -84,7 +87,7 @@ impl Faults {
         };
         let stretch = |unit: f64| (-(1.0 - unit).ln()).min(LONGEST);
         let bytes = if early < self.early {
-            Some((offset * EARLY_BYTES as f64) as u64)
+            Some((offset * self.early_bytes as f64) as u64)
         } else {
             self.cut_bytes
                 .map(|mean| (mean as f64 * stretch(bytes)) as u64)

@@ -1,4 +1,5 @@
-//! Bulk over snet never overflows the history where our ends meet directly, and is never wrong where it does.
+//! Bulk over snet never overflows the history where our ends meet directly, and is never wrong where it does. Over native it always
+//! arrives.
 
 #![cfg(all(feature = "client", feature = "server"))]
 
@@ -37,7 +38,7 @@ fn bulk(config: Config, plan: Plan) {
     assert!(report.cuts >= 50, "{report}");
     assert!(report.resumes >= 50, "{report}");
     assert!(report.replayed > 0, "{report}");
-    // Half the history may be on its way, all of it unacknowledged.
+    // Half of snet's history may be on its way; all of it, or of native's window, unacknowledged.
     assert!(report.largest_loss <= 1 << 19, "{report}");
     assert!(report.largest_unacknowledged <= 1 << 20, "{report}");
 }
@@ -63,6 +64,28 @@ fn with_default_settings_rc4_bulk_never_overflows_the_history() {
         seed: 2,
     };
     bulk(Config::new().snet(Snet::rc4()), plan);
+}
+
+#[test]
+fn bulk_over_native_arrives_whole() {
+    let plan = Plan {
+        bytes: 256 << 20,
+        cut_after: CutAfter::Bytes(0, 1 << 20),
+        unread_for: Duration::from_millis(3),
+        seed: 3,
+    };
+    bulk(Config::new(), plan);
+}
+
+#[test]
+fn bulk_over_native_arrives_whole_through_a_small_window() {
+    let plan = Plan {
+        bytes: 64 << 20,
+        cut_after: CutAfter::Bytes(0, 64 << 10),
+        unread_for: Duration::from_millis(3),
+        seed: 4,
+    };
+    bulk(Config::new().window(100_000), plan);
 }
 
 /// A history that holds less than what the proxy swallows, at one end or the other.
@@ -160,12 +183,72 @@ async fn bytes_to_the_client_that_overflow_the_history_are_a_gap_at_the_server_a
     );
 }
 
+/// What a proxy has swallowed is sent again: native knows what has arrived.
+#[tokio::test]
+async fn bytes_that_are_swallowed_on_the_way_are_no_gap_over_native() {
+    for way in [Way::Up, Way::Down] {
+        let work = async {
+            let config = Config::new();
+            let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0), config.clone()).await;
+            let mut listener = listener.expect("a free port");
+            let addr = listener.local_addr().expect("its address");
+            let proxy = CuttingProxy::start(addr, Faults::none()).await;
+            let proxy = proxy.expect("a proxy");
+            let (client, accepted) = tokio::join!(connect(proxy.addr(), config), listener.accept());
+            let client = client.expect("a session");
+            let (server, _) = accepted.expect("the session");
+            let handle = client.handle();
+            let (mut writer, mut reader) = match way {
+                Way::Up => (client, server),
+                Way::Down => (server, client),
+            };
+            const BYTES: u64 = 16 * SMALL as u64;
+            let fault = async {
+                for turn in 0..3 {
+                    while reader_has(&proxy, way) < (1 + 4 * turn) * SMALL as u64 {
+                        sleep(POLL).await;
+                    }
+                    let swallowed = proxy.stats().swallowed;
+                    proxy.set_traffic(Traffic::Swallow);
+                    // Acknowledgements go the same way, so no more than what is left of the window comes.
+                    while proxy.stats().swallowed < swallowed + SMALL as u64 / 4 {
+                        sleep(POLL).await;
+                    }
+                    proxy.set_refusing(true);
+                    proxy.cut_now(Close::Reset);
+                    while proxy.stats().live > 0 {
+                        sleep(POLL).await;
+                    }
+                    proxy.set_traffic(Traffic::Forward);
+                    proxy.set_refusing(false);
+                }
+            };
+            let (_gate, open) = watch::channel(true);
+            let (written, read, ()) = tokio::join!(
+                write_pattern(&mut writer, way, BYTES),
+                read_pattern(&mut reader, way, BYTES, open),
+                fault
+            );
+            written.unwrap_or_else(|broken| panic!("{broken}"));
+            read.unwrap_or_else(|broken| panic!("{broken}"));
+            assert!(handle.stats().resumes >= 3);
+            assert!(writer.handle().stats().replayed >= 3 * SMALL as u64 / 4);
+        };
+        within(HUNG, work).await;
+    }
+}
+
 /// A link that took the upload along was good for something, though the client has heard nothing on it but the handshake.
 #[tokio::test]
 async fn links_that_carry_only_an_upload_are_replaced_without_growing_delays() {
+    for config in [Config::new().snet(Snet::plain()), Config::new()] {
+        upload_only(config).await;
+    }
+}
+
+async fn upload_only(config: Config) {
     /// The delays before as many attempts come to more than a minute if they grow.
     const CUTS: u64 = 14;
-    let config = Config::new().snet(Snet::plain());
     let work = async {
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0), config.clone()).await;
         let mut listener = listener.expect("a free port");

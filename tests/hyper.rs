@@ -147,6 +147,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<AnyBody>, hyper::
 struct Bed {
     proxy: CuttingProxy,
     config: Config,
+    /// Whether the end of a session is told to its peer: of a client's that has had everything.
+    told: bool,
     /// Of the server's sessions.
     sessions: Mutex<Vec<Handle>>,
 }
@@ -179,16 +181,19 @@ impl Bed {
                             .await
                     });
                 }
-                Some(ended) = connections.join_next() => panic!("a connection ended: {ended:?}"),
+                Some(ended) = connections.join_next() => match ended {
+                    Ok(Ok(())) if self.told => {}
+                    ended => panic!("a connection ended: {ended:?}"),
+                },
             }
         }
     }
 }
 
-/// Runs `client` against an HTTP server behind a proxy that cuts each link after about so many bytes, or 100 ms. A hang fails.
+/// Runs `client` against an HTTP server, over snet or else over native, behind a proxy that cuts each link after about so many bytes, or 100 ms. A hang fails.
 /// The links have to have been cut, and the sessions resumed, so many times.
 async fn http(
-    snet: Snet,
+    snet: Option<Snet>,
     cut_bytes: u64,
     cuts: u64,
     client: impl AsyncFnOnce(&Bed) -> (),
@@ -198,12 +203,15 @@ async fn http(
         Err(_) => rand::random(),
     };
     println!("UNBROKEN_SEED={seed}");
-    let snet = snet
-        .history(HISTORY)
-        .socket_buffer(SOCKET_BUFFER)
-        .silence(Duration::from_millis(500));
-    let config = Config::new()
-        .snet(snet)
+    let (told, silence) = (snet.is_none(), Duration::from_millis(500));
+    let config = match snet {
+        Some(snet) => {
+            let snet = snet.history(HISTORY).socket_buffer(SOCKET_BUFFER);
+            Config::new().snet(snet.silence(silence))
+        }
+        None => Config::new().keepalive(silence / 2, silence),
+    };
+    let config = config
         .retry(Duration::from_millis(2), Duration::from_millis(50))
         .handshake_timeout(Duration::from_secs(2));
     let faults = Faults {
@@ -218,6 +226,7 @@ async fn http(
     let bed = Bed {
         proxy: CuttingProxy::start(addr, faults).await.expect("a proxy"),
         config,
+        told,
         sessions: Mutex::default(),
     };
     tokio::select! {
@@ -295,9 +304,35 @@ fn a_transport_is_what_hyper_and_its_pooled_client_run_on() {
     connect::<Connector<TcpConnector>>();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http1_streams_bodies_both_ways_at_once_through_cuts() {
-    http(Snet::plain(), 64 << 10, 30, async |bed| {
+/// Makes tests of functions that run over snet with a cipher, or over native.
+macro_rules! over_both {
+    ($($name:ident: $snet:expr,)*) => {$(
+        mod $name {
+            use unbroken::Snet;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_snet() {
+                super::$name(Some($snet)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_native() {
+                super::$name(None).await;
+            }
+        }
+    )*};
+}
+
+over_both!(
+    http1_streams_bodies_both_ways_at_once_through_cuts: Snet::plain(),
+    http2_streams_bodies_both_ways_at_once_through_cuts: Snet::rc4(),
+    http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts: Snet::rc4(),
+    http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts: Snet::plain(),
+    http2_carries_a_hundred_streams_at_once_through_cuts: Snet::rc4(),
+);
+
+async fn http1_streams_bodies_both_ways_at_once_through_cuts(snet: Option<Snet>) {
+    http(snet, 64 << 10, 30, async |bed| {
         let client = Client::builder(TokioExecutor::new()).build(bed.connector());
         warm_up(&client, bed).await;
         exchange(&client, bed).await;
@@ -305,9 +340,8 @@ async fn http1_streams_bodies_both_ways_at_once_through_cuts() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http2_streams_bodies_both_ways_at_once_through_cuts() {
-    let sessions = http(Snet::rc4(), 32 << 10, 25, async |bed| {
+async fn http2_streams_bodies_both_ways_at_once_through_cuts(snet: Option<Snet>) {
+    let sessions = http(snet, 32 << 10, 25, async |bed| {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build(bed.connector());
@@ -340,9 +374,8 @@ fn only_one_session(
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts() {
-    let sessions = http(Snet::rc4(), 1 << 10, 30, async |bed| {
+async fn http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts(snet: Option<Snet>) {
+    let sessions = http(snet, 1 << 10, 30, async |bed| {
         let client = Client::builder(TokioExecutor::new()).build(only_one_session(bed.connector()));
         for number in 0..1000 {
             echo(&client, bed.uri("/echo"), number.to_string().into()).await;
@@ -352,9 +385,10 @@ async fn http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts() 
     assert_eq!(sessions.len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts() {
-    let sessions = http(Snet::plain(), 1 << 10, 25, async |bed| {
+async fn http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts(
+    snet: Option<Snet>,
+) {
+    let sessions = http(snet, 1 << 10, 25, async |bed| {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build(bed.connector());
@@ -367,9 +401,8 @@ async fn http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts(
     assert_eq!(sessions.len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http2_carries_a_hundred_streams_at_once_through_cuts() {
-    let sessions = http(Snet::rc4(), 64 << 10, 30, async |bed| {
+async fn http2_carries_a_hundred_streams_at_once_through_cuts(snet: Option<Snet>) {
+    let sessions = http(snet, 64 << 10, 30, async |bed| {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build(bed.connector());

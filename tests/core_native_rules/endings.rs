@@ -173,13 +173,33 @@ fn a_client_waits_for_the_last_word_and_is_finished_without() {
     script.pass(RESUME_WINDOW);
     assert_eq!(script.session.verdict(), finished);
 
-    let mut script = done(Role::Client);
-    script.read();
-    script.session.drop_transport(script.now);
-    assert_eq!(script.session.verdict(), None);
-    script.lose_link();
-    script.pass(LINGER);
-    assert_eq!(script.session.verdict(), finished);
+    // However the application leaves its transport, and whether or not there is a link.
+    for drops in [false, true] {
+        for loses in [false, true] {
+            let mut script = done(Role::Client);
+            script.hear();
+            script.read();
+            if drops {
+                script.session.drop_transport(script.now);
+            }
+            if loses {
+                script.lose_link();
+            }
+            let mut passed = MS - MS;
+            while passed + MS < LINGER {
+                let step = (10_000 * MS).min(LINGER - MS - passed);
+                script.pass(step);
+                passed += step;
+                // The link is as it should be.
+                script.say(Frame::Ping(1));
+                script.hear();
+            }
+            assert_eq!((script.session.verdict(), script.due()), (None, Some(MS)));
+            script.pass(MS);
+            assert_eq!(script.session.verdict(), finished);
+            assert_eq!(script.session.phase(), Phase::Closed(CloseReason::Finished));
+        }
+    }
 }
 
 /// A client that does not know whether everything has arrived is not told by a server that knows nothing either.
@@ -233,6 +253,16 @@ fn a_clean_reset_acknowledges_the_end_that_was_sent() {
     assert_eq!(script.session.verdict(), Some(CloseReason::Reset(0)));
     assert!(!script.session.is_read_ended());
     assert_eq!(script.read(), b"xyz");
+
+    // A client has no such word: a server waits for the acknowledgement.
+    let mut script = Scripted::attached(Role::Server);
+    script.session.write(b"abc");
+    script.session.shut_write();
+    script.hear();
+    script.say(Frame::Fin);
+    script.say(reset_with(reset::CLEAN));
+    assert_eq!(script.session.verdict(), Some(CloseReason::Reset(0)));
+    assert!(!script.session.is_shut_down(true));
 }
 
 /// Nothing is taken from the application that came in the same piece as what ends the session.

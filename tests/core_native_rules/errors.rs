@@ -172,6 +172,8 @@ fn a_link_starts_with_a_right_attach() {
             let mut script = engaged(role);
             script.lose_link();
             script.resume(2).expect("it can go on");
+            // A client's CONFIRM among it.
+            script.hear();
             assert_eq!(
                 script.give_wrong(wrong),
                 Some(*error),
@@ -180,6 +182,41 @@ fn a_link_starts_with_a_right_attach() {
             goes_on(&mut script);
         }
     }
+}
+
+/// Nobody answers to a CONFIRM that has not been sent, be the ATTACH as right as it may.
+#[test]
+fn an_attach_before_the_confirm_ends_the_link() {
+    let out_of_place = Some(ProtocolError::OutOfPlace(0x06));
+    let mut script = engaged(Role::Client);
+    script.lose_link();
+    script.resume(2).expect("it can go on");
+    let arrived = script.say(attach(10, 5, LIMIT));
+    assert_eq!((arrived.broken, arrived.attached), (out_of_place, false));
+    assert_eq!(script.session.stats().unacknowledged, 3, "it says nothing");
+    assert_eq!(script.session.stats().resumes, 0);
+    goes_on(&mut script);
+
+    // Nor does it end the link of before, which is taken up again.
+    let mut script = engaged(Role::Client);
+    script.resume(2).expect("it can go on");
+    assert_eq!(script.say(attach(10, 2, LIMIT)).broken, out_of_place);
+    assert!(script.session.holds(0) && !script.session.holds(1));
+    assert_eq!(script.session.phase(), Phase::Attached);
+    assert_eq!(script.say_data_on(0, &bytes(10, 4)).broken, None);
+
+    // The first link of all.
+    let settings = crate::core_scripted::settings(WINDOW);
+    let mut script = Scripted::new(Role::Client, settings, LIMIT);
+    assert_eq!(script.say(attach(0, 0, LIMIT)).broken, out_of_place);
+    assert_eq!(script.session.phase(), Phase::Detached(script.now));
+
+    // Once it is composed, who knows how much of it is on its way.
+    let mut script = engaged(Role::Client);
+    script.resume(2).expect("it can go on");
+    script.hand(1);
+    let arrived = script.say(attach(10, 2, LIMIT));
+    assert_eq!((arrived.broken, arrived.attached), (None, true));
 }
 
 #[test]

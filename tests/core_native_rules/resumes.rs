@@ -315,8 +315,8 @@ fn bytes_are_kept_for_the_link_that_is_behind() {
     script.hear();
     script.lose_link();
     script.resume(10).expect("it can go on");
-    script.say(attach(0, 10, 2 * LIMIT));
     let mut said_on_old = script.hear_some(head + 5);
+    script.say(attach(0, 10, 2 * LIMIT));
     script.say(ack(60, 2 * LIMIT));
     script.resume(60).expect("it can go on");
     assert_eq!(
@@ -351,6 +351,18 @@ fn a_late_confirm_attaches_unless_the_client_has_said_more_since() {
 
     // Whatever it then dies of, no gap is to blame once it has come again.
     script.resume(25).expect("it can go on");
+    script.lose_link();
+    script.pass(crate::core_scripted::RESUME_WINDOW);
+    assert_eq!(script.session.verdict(), Some(CloseReason::Expired));
+
+    // Nor if it has shown to be on its old link still.
+    let mut script = Scripted::attached(Role::Server);
+    script.session.write(&bytes(0, 30));
+    script.hear();
+    script.say(ack(25, LIMIT));
+    let attached = script.session.attach(1, 10, script.now);
+    assert_eq!(attached, Err(ResumeError::Gap));
+    script.give(0, &[0x04]);
     script.lose_link();
     script.pass(crate::core_scripted::RESUME_WINDOW);
     assert_eq!(script.session.verdict(), Some(CloseReason::Expired));
@@ -399,18 +411,54 @@ fn a_client_without_a_link_is_attached_when_the_server_says_so() {
     assert_eq!(script.session.phase(), Phase::Detached(lost));
     script.pass(5 * MS);
     script.resume(0).expect("it can go on");
+    script.hear();
     assert_eq!(script.session.phase(), Phase::Detached(lost));
     script.say(attach(0, 0, LIMIT));
     assert_eq!(script.session.phase(), Phase::Attached);
+}
 
-    // The old link goes first while the new one is on its way.
-    script.resume(0).expect("it can go on");
-    script.session.link_failed(1, script.now);
-    assert_eq!(script.session.phase(), Phase::Detached(script.now));
-    assert!(script.session.holds(2));
-    script.say(attach(0, 0, LIMIT));
-    assert_eq!(script.session.phase(), Phase::Attached);
-    assert_eq!(script.session.stats().resumes, 2);
+/// The server closes the old link as soon as it has the CONFIRM of the new one, and its ATTACH may be later than that.
+#[test]
+fn a_client_stays_attached_while_it_switches_though_its_old_link_ends_first() {
+    type Ends = fn(&mut Scripted);
+    let ends: [Ends; 3] = [
+        |script| script.session.link_ended(0, script.now),
+        |script| script.session.link_failed(0, script.now),
+        |script| assert!(script.say_on(0, attach(0, 0, LIMIT)).broken.is_some()),
+    ];
+    for end in ends {
+        for heard in [false, true] {
+            let switching = || {
+                let mut script = Scripted::attached(Role::Client);
+                script.resume(0).expect("it can go on");
+                if heard {
+                    script.hear();
+                }
+                end(&mut script);
+                assert!(!script.session.holds(0) && script.session.holds(1));
+                assert_eq!(script.session.phase(), Phase::Attached);
+                assert!(script.session.is_switching());
+                script
+            };
+            let mut script = switching();
+            script.hear();
+            script.say(attach(0, 0, LIMIT));
+            assert_eq!(script.session.phase(), Phase::Attached);
+            assert_eq!(script.session.stats().resumes, 1);
+
+            // Nothing is left to fall back to.
+            for failing in [Fails::Link, Fails::Late, Fails::Rejected, Fails::Wrong] {
+                let mut script = switching();
+                failing.strike(&mut script);
+                assert!(!script.session.holds(1));
+                assert_eq!(script.session.phase(), Phase::Detached(script.now));
+                assert_eq!(script.session.stats().resumes, 0);
+                let again = script.resume_attached(0, 0, LIMIT);
+                assert_eq!(again.first(), Some(&Confirm(Some(0))));
+                assert_eq!(script.session.phase(), Phase::Attached);
+            }
+        }
+    }
 }
 
 #[test]
@@ -464,6 +512,7 @@ fn rejects_that_are_final_end_a_client_and_others_do_not() {
         let mut script = Scripted::attached(Role::Client);
         script.lose_link();
         script.resume(0).expect("it can go on");
+        script.hear();
         let arrived = script.say(Frame::Reject(reject));
         assert_eq!((arrived.broken, script.session.verdict()), (None, expected));
         assert!(!script.session.holds(1));
@@ -471,8 +520,7 @@ fn rejects_that_are_final_end_a_client_and_others_do_not() {
             assert_eq!(script.session.phase(), Phase::Detached(script.now));
             assert_eq!(script.session.retry_at(), Some(script.now + 7 * MS));
             // Until the server takes a link.
-            script.resume(0).expect("it can go on");
-            script.say(attach(0, 0, LIMIT));
+            script.resume_attached(0, 0, LIMIT);
             assert_eq!(script.session.retry_at(), None);
         }
     }

@@ -181,8 +181,12 @@ fn either_of_two_links_can_be_dead() {
     assert_eq!(script.due(), Some(MS));
     script.pass(MS);
     assert!(!script.session.holds(0) && script.session.holds(1));
-    assert_eq!(script.session.phase(), Phase::Detached(script.now));
+    assert_eq!(script.session.phase(), Phase::Attached);
     assert_eq!(script.due(), Some(HANDSHAKE_TIMEOUT - MS));
+    // And the new one is never used.
+    script.pass(HANDSHAKE_TIMEOUT - MS);
+    assert!(!script.session.holds(1));
+    assert_eq!(script.session.phase(), Phase::Detached(script.now));
 
     // Long after everything both are, and the session has only been detached.
     let mut script = Scripted::attached(Role::Client);

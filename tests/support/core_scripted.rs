@@ -176,12 +176,7 @@ impl Scripted {
             if more.is_empty() && self.session.transmit(self.now).concat().is_empty() {
                 return said;
             }
-            for more in more {
-                match (said.last_mut(), more) {
-                    (Some(Data(before)), Data(more)) => before.extend(more),
-                    (_, more) => said.push(more),
-                }
-            }
+            append(&mut said, more);
         }
     }
 
@@ -287,8 +282,10 @@ impl Scripted {
     /// A new link as of [`resume`](Self::resume), on which the peer says its ATTACH with the right counts, and answers the first PING.
     pub(crate) fn resume_attached(&mut self, from: u64, received: u64, limit: u64) -> Vec<Said> {
         self.resume(received).expect("it can go on");
+        // A server has nothing to say before it has seen the CONFIRM.
+        let mut said = self.hear();
         self.say(attach(from, received, limit));
-        let said = self.hear();
+        append(&mut said, self.hear());
         for said in &said {
             if let Said::Frame(Frame::Ping(ping)) = said {
                 self.say(Frame::Pong(*ping));
@@ -325,6 +322,16 @@ impl Ear {
             bytes = &bytes[used..];
         }
         said
+    }
+}
+
+/// What was said after the rest, with DATA that follows DATA as one.
+fn append(said: &mut Vec<Said>, more: Vec<Said>) {
+    for more in more {
+        match (said.last_mut(), more) {
+            (Some(Data(before)), Data(more)) => before.extend(more),
+            (_, more) => said.push(more),
+        }
     }
 }
 

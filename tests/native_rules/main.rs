@@ -23,3 +23,4 @@ mod resumes;
 mod sessions;
 mod shutdown;
 mod tombstones;
+mod waits;

@@ -394,6 +394,8 @@ fn a_session_that_never_came_over_its_gap_expires_with_it() {
         script.session.attach(1, 10, script.now),
         Err(ResumeError::Gap)
     );
+    // A link that is gone brings nothing.
+    assert_eq!(script.say_data_on(0, b"late"), Arrived::default());
     script.pass(crate::core_scripted::RESUME_WINDOW);
     assert_eq!(script.session.verdict(), Some(CloseReason::Gap));
     let tombstone = script.session.tombstone().expect("it is over");

@@ -13,7 +13,7 @@ use crate::{
             frame::{self, Frame, Item},
             link::Receipt,
         },
-        session::{Arrived, LinkId, Role},
+        session::{Arrived, LinkId, Role, Session},
     },
 };
 
@@ -22,7 +22,7 @@ impl NativeSession {
     pub(super) fn on_bytes(&mut self, link: LinkId, bytes: &mut [u8], now: Instant) -> Arrived {
         let mut arrived = Arrived::default();
         // A client that had asked for another link would be silent on this one.
-        self.gap_suspected = false;
+        self.gap_suspected &= !self.holds(link);
         // What arrives here is not stored yet, but may be: so the limit is that of before.
         let limit = self.own_limit();
         let mut at = 0;

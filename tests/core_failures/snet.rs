@@ -1,16 +1,8 @@
-//! What other implementations get wrong and ours must not, one test each, as far as it shows in the core. Names start with where
-//! the failure was seen.
+//! What shows of them in snet.
 
-#[path = "support/core_ends.rs"]
-mod core_ends;
-#[path = "support/core_pair.rs"]
-mod core_pair;
-#[path = "support/core_snet.rs"]
-mod core_snet;
-
-use core_ends::{Ends, WINDOW, bytes, expire, hand, limits, lose, read_all};
-use core_pair::{End, InFlight, Pair, Side};
-use core_snet::{Snet, settings};
+use crate::core_ends::{Ends, WINDOW, bytes, expire, hand, limits, lose, read_all};
+use crate::core_pair::{End, InFlight, Pair, Side};
+use crate::core_snet::{Snet, settings};
 use unbroken::{
     CloseReason, Refusal, ResumeError,
     protocol::{
@@ -33,38 +25,6 @@ fn snet_go_01_resume_before_drain_does_not_duplicate() {
         assert_eq!(ends.carry(Side::Client, usize::MAX), 0);
     }
     assert_eq!(read_all(&mut ends.client, ends.now), bytes(1000));
-}
-
-#[test]
-fn snet_go_01_resumes_in_a_row_drained_or_not_deliver_once() {
-    for protocol in Snet::all() {
-        for drained in [false, true] {
-            for in_flight in [InFlight::Lost, InFlight::Half, InFlight::Late] {
-                let mut pair = Pair::new(&protocol, limits(256), 128);
-                for round in 0..12 {
-                    let link = pair.dial();
-                    for _ in 0..4 {
-                        for side in Side::BOTH {
-                            pair.send(side, link, 40);
-                            pair.deliver(side.other(), link, 33);
-                        }
-                    }
-                    for side in Side::BOTH {
-                        pair.write(side, 11);
-                        pair.send(side, link, 9);
-                        if drained {
-                            pair.read(side, 100);
-                        }
-                    }
-                    if round % 3 > 0 {
-                        pair.cut(link, in_flight, &[]);
-                    }
-                }
-                pair.heal();
-                assert!(Side::BOTH.iter().all(|side| pair.progress(*side).0 > 60));
-            }
-        }
-    }
 }
 
 #[test]
@@ -285,38 +245,5 @@ fn eternal_terminal_16_gap_that_the_server_finds_is_final_at_both_ends() {
         );
         pair.pass(WINDOW);
         assert_eq!(pair.server.closed(), Some(CloseReason::Gap));
-    }
-}
-
-#[test]
-fn eternal_terminal_17_window_sized_replay_both_ways_over_tiny_buffers() {
-    const HISTORY: usize = 4096;
-    for protocol in Snet::all() {
-        for capacity in [1, 8, 100] {
-            let mut pair = Pair::new(&protocol, limits(HISTORY), HISTORY / 2);
-            let link = pair.dial();
-            pair.pump(true);
-            for side in Side::BOTH {
-                pair.write(side, HISTORY);
-                pair.send(side, link, HISTORY / 2);
-            }
-            pair.cut(link, InFlight::Lost, &[]);
-            for side in Side::BOTH {
-                pair.write(side, HISTORY);
-            }
-            pair.capacity = capacity;
-            let link = pair.dial();
-            // Neither application reads, so neither end may wait for that.
-            pair.pump(false);
-            for side in Side::BOTH {
-                assert!(
-                    pair.delivered(link, side) >= HISTORY,
-                    "{side:?} has the whole window"
-                );
-                pair.read(side, 2 * HISTORY);
-            }
-            pair.pump(true);
-            assert!(pair.is_even());
-        }
     }
 }

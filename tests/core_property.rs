@@ -173,7 +173,7 @@ fn snet_overflows_with_links_that_hold_more_than_the_bound() {
 
 const NATIVE: Mix = Mix {
     strangers: 3,
-    migrations: 4,
+    migrations: 8,
     ends: 0,
     // Long enough for a link to be dead.
     longest: Duration::from_secs(40),
@@ -355,7 +355,7 @@ fn native_ends(
 }
 
 proptest! {
-    #![proptest_config(config(1000))]
+    #![proptest_config(config(1500))]
 
     #[test]
     fn native_delivers_exactly_once_in_order(

@@ -165,6 +165,8 @@ impl NativeClient {
                 };
                 match carried.session.attach_resumed(resume, now) {
                     Ok(id) => carried.put(link, id, now),
+                    // On the link it had the session has come to its end meanwhile.
+                    Err(ResumeError::Closed) => {}
                     Err(error) => {
                         self.attach_errors.push(error);
                         carried.look(now);

@@ -10,8 +10,8 @@ use unbroken::{
 };
 
 use crate::core_scripted::{
-    BOTH, Confirm, Data, LINGER, MS, RESUME_WINDOW, Scripted, WINDOW, ack, attach, but_pings,
-    bytes, said, wire,
+    ACK_DELAY, BOTH, Confirm, Data, LINGER, MS, RESUME_WINDOW, Scripted, WINDOW, ack, attach,
+    but_pings, bytes, said, wire,
 };
 
 const LIMIT: u64 = WINDOW as u64;
@@ -461,6 +461,16 @@ fn dropping_with_bytes_unread_resets_unless_the_write_side_is_shut() {
         assert_eq!(script.session.verdict(), None);
         assert_eq!(script.session.waiting(), 0);
         assert_eq!(script.hear(), [said(ack(6, LIMIT + 6)), said(Frame::Fin)]);
+
+        // With nothing left to go along with.
+        let mut script = Scripted::attached(role);
+        script.session.shut_write();
+        script.say_data(b"unread");
+        assert_eq!(script.hear(), [said(ack(6, LIMIT)), said(Frame::Fin)]);
+        script.say(ack(1, LIMIT));
+        script.session.drop_transport(script.now);
+        script.pass(ACK_DELAY);
+        assert_eq!(script.hear(), [said(ack(6, LIMIT + 6))]);
     }
 }
 

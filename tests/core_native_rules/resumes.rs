@@ -156,6 +156,7 @@ fn a_confirm_states_the_count_of_its_moment() {
     let resume = script.session.resume([1; 16]).expect("it is the first");
     script.say_data(&bytes(5, 4));
     script.answer(resume, 0).expect("it can go on");
+    assert_eq!(script.asked, Some((1, 5)));
     assert_eq!(
         but_pings(script.hear()),
         [Confirm(Some(9)), said(attach(0, 9, LIMIT))]

@@ -12,7 +12,7 @@ use unbroken::{
     protocol::{
         Arrived, Handshake, LinkId, Role, Session,
         native::{
-            CONFIRM_LEN, ClientResume, Decoder, Frame, Head, Identity, Item, NativeSession,
+            CONFIRM_LEN, ClientResume, Decoder, Frame, Head, Hello, Identity, Item, NativeSession,
             ServerHandshake, SessionSecret, Settings,
         },
     },
@@ -91,6 +91,8 @@ pub(crate) struct Scripted {
     /// The newest link.
     pub(crate) link: LinkId,
     ears: BTreeMap<LinkId, Ear>,
+    /// The number of a client's last attempt, and what it said to have received.
+    pub(crate) asked: Option<(u32, u64)>,
 }
 
 impl Scripted {
@@ -117,6 +119,7 @@ impl Scripted {
             now,
             link: 0,
             ears: BTreeMap::from([(0, ear)]),
+            asked: None,
         }
     }
 
@@ -211,6 +214,8 @@ impl Scripted {
             !self.session.handle_timeout(self.now),
             "native asks for no link"
         );
+        let due = self.session.poll_timeout();
+        assert!(due.is_none_or(|at| at > self.now), "left undone");
     }
 
     /// In how long something is due.
@@ -267,6 +272,12 @@ impl Scripted {
                 .receive(&[byte])
                 .expect("a client's request is right");
         }
+        self.asked = match server.hello() {
+            Some(Hello::Resume {
+                attempt, received, ..
+            }) => Some((attempt, received)),
+            other => panic!("a client that resumes says {other:?}"),
+        };
         server.resume(&self.session.identity().secret, [0x5e; 16], received);
         resume
             .receive(server.transmit())

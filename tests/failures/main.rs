@@ -10,6 +10,8 @@ mod memory_net;
 mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
+#[path = "../support/stream_on.rs"]
+mod stream_on;
 
 mod endings;
 mod handshakes;
@@ -17,23 +19,3 @@ mod raw_session;
 mod roaming;
 mod snet_go;
 mod stubborn_io;
-
-use memory_link::{Side, Wire};
-use memory_net::{
-    NATIVE_CONFIRM, NATIVE_OPEN, NATIVE_OPENED, NATIVE_RESUME, NATIVE_RESUMED, Protocol,
-};
-
-/// The bytes of the stream that `side` wrote on a link.
-fn stream(protocol: Protocol, wire: &Wire, side: Side) -> Vec<u8> {
-    if protocol == Protocol::Snet {
-        return memory_net::stream(wire, side);
-    }
-    let opens = wire.written(Side::Client)[5] == 0;
-    let handshake = match (side, opens) {
-        (Side::Client, true) => NATIVE_OPEN + NATIVE_CONFIRM,
-        (Side::Client, false) => NATIVE_RESUME + NATIVE_CONFIRM,
-        (Side::Server, true) => NATIVE_OPENED,
-        (Side::Server, false) => NATIVE_RESUMED,
-    };
-    raw_native::payload(&wire.written(side)[handshake..])
-}

@@ -15,7 +15,8 @@ use super::{
         Dial, Net, Protocol, REPLY, ROOMY, connected, exchange, expect, expect_nothing, over_both,
         pattern, plain, plain_history, send, until, within,
     },
-    raw_peer, stream,
+    raw_peer,
+    stream_on::stream_on,
 };
 
 over_both!(
@@ -286,7 +287,7 @@ async fn snet_go_08_the_callers_buffer_is_never_changed(protocol: Protocol) {
     let count = client.write_vectored(&slices).await.expect("writing");
     assert_eq!((count, &buffer), (3000, &bytes));
     if protocol == Protocol::Snet {
-        let on_the_wire = stream(protocol, &net.newest(), Client);
+        let on_the_wire = stream_on(protocol, &net.newest(), Client);
         assert_eq!(on_the_wire.len(), 6000);
         assert_ne!(on_the_wire[..3000], bytes, "nothing was encrypted");
     }

@@ -14,7 +14,7 @@ use super::{
         Dial, NATIVE_CONFIRM, NATIVE_OPEN, Net, Protocol, ROOMY, connected, exchange, expect,
         expect_nothing, over_both, pattern, resumed, send, within,
     },
-    stream,
+    stream_on::stream_on,
 };
 
 over_both!(
@@ -166,7 +166,7 @@ async fn stubborn_io_23_the_tail_of_a_frame_does_not_go_onto_the_new_link(protoc
         resumed(&client.handle(), 1).await;
         expect(&mut server, &frame).await;
         expect_nothing(&mut server).await;
-        let on_second = stream(protocol, &net.wire(1), Client);
+        let on_second = stream_on(protocol, &net.wire(1), Client);
         assert_eq!(
             on_second,
             frame[arrives..],
@@ -238,7 +238,7 @@ async fn eternal_terminal_17_a_lost_window_is_replayed_both_ways_at_once(protoco
     let (up, down) = (pattern(1, WINDOW), pattern(2, WINDOW));
     send(&mut client, &up).await;
     send(&mut server, &down).await;
-    assert_eq!(stream(protocol, &net.newest(), Client).len(), WINDOW);
+    assert_eq!(stream_on(protocol, &net.newest(), Client).len(), WINDOW);
     net.newest().cut(Fault::Reset);
     resumed(&client.handle(), 1).await;
     resumed(&server.handle(), 1).await;

@@ -13,7 +13,7 @@ use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
         Dial, Net, ROOMY, closed, exchange, expect, expect_nothing, pattern, plain, plain_history,
-        resumed, send, until, within,
+        resumed, send, stream, until, within,
     },
     raw_peer,
 };
@@ -327,4 +327,28 @@ async fn counts_that_cannot_be_end_the_attempt_and_not_the_session() {
         net.set(Dial::Serve);
         exchange(&mut client, &mut server).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_goes_out_as_it_did_the_first_time() {
+    let config = Config::new().snet(Snet::rc4().silence(None));
+    let mut net = Net::new(&config, ROOMY);
+    let (mut client, mut server) = net.open(&config).await;
+    exchange(&mut client, &mut server).await;
+    net.newest().cut(Fault::Deaf);
+    let (up, down) = (pattern(1, 500), pattern(2, 500));
+    send(&mut client, &up).await;
+    send(&mut server, &down).await;
+    net.cut_and_resume(&client, &server).await;
+    expect(&mut server, &up).await;
+    expect(&mut client, &down).await;
+    for (side, clear) in [(Client, &up), (Server, &down)] {
+        let first = &stream(&net.wire(0), side)[300..];
+        assert_eq!(first, stream(&net.wire(1), side));
+        assert_ne!(first, clear);
+    }
+    // The keystreams go on where they were.
+    exchange(&mut client, &mut server).await;
+    net.cut_and_resume(&client, &server).await;
+    exchange(&mut client, &mut server).await;
 }

@@ -9,12 +9,8 @@ mod memory_net;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
 
-mod backoff;
 mod client;
 mod ending;
-mod keeper;
-mod links;
 mod race;
 mod server;
 mod unproved;
-mod wakers;

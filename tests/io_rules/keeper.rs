@@ -15,15 +15,27 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use unbroken::{CloseReason, Refusal};
+use unbroken::CloseReason;
 
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, ROOMY, closed, exchange, expect, pattern, plain, plain_history, resumed, send,
-        stream, until, within,
+        Dial, Net, Protocol, ROOMY, closed, exchange, expect, over_both, pattern, plain, resumed,
+        send, until, within,
     },
+    stream_on::stream_on,
 };
+
+over_both!(
+    it_writes_what_the_link_did_not_take,
+    it_takes_in_what_the_application_does_not_read,
+    a_reader_that_was_woken_and_went_away_stalls_nothing,
+    a_writer_that_was_woken_and_went_away_stalls_nothing,
+    an_application_that_went_away_is_resumed_for,
+    a_busy_application_is_not_interfered_with,
+    it_counts_down_a_servers_resume_window,
+    it_wakes_a_writer_that_waits_for_room,
+);
 
 /// How long a woken task has to poll before the keeper does it instead.
 const GRACE: Duration = Duration::from_millis(10);
@@ -52,25 +64,28 @@ pub(super) fn poll_once<R>(idler: &Arc<Idler>, future: impl Future<Output = R>) 
         .is_ready()
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_writes_what_the_link_did_not_take() {
-    let mut net = Net::new(&plain(), 16);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn it_writes_what_the_link_did_not_take(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), 16);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let bytes = pattern(1, 20_000);
     // Accepted whole at once, and never polled again.
     let written = client.write(&bytes).await.expect("room");
     assert_eq!(written, bytes.len());
-    assert_eq!(stream(&net.newest(), Client).len(), 16);
+    let taken = stream_on(protocol, &net.newest(), Client).len();
+    match protocol {
+        Protocol::Snet => assert_eq!(taken, 16),
+        // Frames take their part.
+        Protocol::Native => assert!(taken <= 16, "{taken}"),
+    }
     let began = Instant::now();
     expect(&mut server, &bytes).await;
     assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
     drop(client);
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_takes_in_what_the_application_does_not_read() {
+async fn it_takes_in_what_the_application_does_not_read(protocol: Protocol) {
     const HISTORY: usize = 10_000;
-    let config = plain_history(HISTORY);
+    let config = protocol.keeping(HISTORY);
     let mut net = Net::new(&config, 100);
     let (mut client, mut server) = net.open(&config).await;
     let bytes = pattern(1, HISTORY + 50);
@@ -82,10 +97,9 @@ async fn it_takes_in_what_the_application_does_not_read() {
     exchange(&mut client, &mut server).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_reader_that_was_woken_and_went_away_stalls_nothing() {
-    let mut net = Net::new(&plain(), 100);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn a_reader_that_was_woken_and_went_away_stalls_nothing(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), 100);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let bytes = pattern(1, 10_000);
     let idler = Arc::new(Idler::default());
     assert!(!poll_once(&idler, client.read(&mut [0; 50])));
@@ -107,10 +121,9 @@ async fn a_reader_that_was_woken_and_went_away_stalls_nothing() {
     expect(&mut client, &bytes).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_writer_that_was_woken_and_went_away_stalls_nothing() {
-    let mut net = Net::new(&plain(), 100);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn a_writer_that_was_woken_and_went_away_stalls_nothing(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), 100);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let bytes = pattern(1, 10_000);
     client.write_all(&bytes).await.expect("room");
     let idler = Arc::new(Idler::default());
@@ -121,10 +134,9 @@ async fn a_writer_that_was_woken_and_went_away_stalls_nothing() {
     assert!(began.elapsed() < 3 * GRACE, "{:?}", began.elapsed());
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_application_that_went_away_is_resumed_for() {
-    let mut net = Net::new(&plain(), 100);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn an_application_that_went_away_is_resumed_for(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), 100);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let bytes = pattern(1, 10_000);
     client.write_all(&bytes).await.expect("room");
     let idler = Arc::new(Idler::default());
@@ -136,10 +148,9 @@ async fn an_application_that_went_away_is_resumed_for() {
     expect(&mut client, &bytes).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_busy_application_is_not_interfered_with() {
-    let mut net = Net::new(&plain(), 100);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn a_busy_application_is_not_interfered_with(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), 100);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let bytes = pattern(1, 100_000);
     let to_send = bytes.clone();
     let sending = tokio::spawn(async move {
@@ -157,8 +168,9 @@ async fn a_busy_application_is_not_interfered_with() {
     drop(sending.await);
 }
 
+/// native asks for signs of life, of course.
 #[tokio::test(start_paused = true)]
-async fn an_idle_session_costs_no_wake_ups() {
+async fn an_idle_snet_session_costs_no_wake_ups() {
     let mut net = Net::new(&plain(), ROOMY);
     let (mut client, mut server) = net.open(&plain()).await;
     exchange(&mut client, &mut server).await;
@@ -182,25 +194,25 @@ async fn an_idle_session_costs_no_wake_ups() {
     within("the reader", reading).await.expect("no panic");
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_counts_down_a_servers_resume_window() {
+async fn it_counts_down_a_servers_resume_window(protocol: Protocol) {
     let window = Duration::from_secs(20);
-    let config = plain().resume_window(window);
+    let config = protocol.config().resume_window(window);
     let mut net = Net::new(&config, ROOMY);
-    let (client, server) = net.open(&plain()).await;
+    let (client, server) = net.open(&protocol.config()).await;
     net.lose(&client, &server).await;
     let lost = Instant::now();
     assert_eq!(closed(&server.handle()).await, CloseReason::Expired);
     assert_eq!(lost.elapsed().as_secs(), 20);
     // And forgets the session: the client is told so.
     net.set(Dial::Serve);
-    assert_eq!(
-        closed(&client.handle()).await,
-        CloseReason::Refused(Refusal::Unexplained)
-    );
+    let told = match protocol {
+        Protocol::Snet => protocol.unknown(),
+        Protocol::Native => CloseReason::Expired,
+    };
+    assert_eq!(closed(&client.handle()).await, told);
     // A link in time stops the clock.
     let mut net = Net::new(&config, ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     for turn in 1..5 {
         net.lose(&client, &server).await;
         tokio::time::sleep(window / 2).await;
@@ -212,10 +224,9 @@ async fn it_counts_down_a_servers_resume_window() {
     exchange(&mut client, &mut server).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_wakes_a_writer_that_waits_for_room() {
+async fn it_wakes_a_writer_that_waits_for_room(protocol: Protocol) {
     const HISTORY: usize = 1000;
-    let config = plain_history(HISTORY);
+    let config = protocol.keeping(HISTORY);
     let mut net = Net::new(&config, 100);
     let (mut client, mut server) = net.open(&config).await;
     let bytes = pattern(1, 20 * HISTORY);

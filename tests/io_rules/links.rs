@@ -13,20 +13,33 @@ use tokio::{
     time::timeout,
 };
 use tower::ServiceExt;
-use unbroken::{Accepted, Acceptor, Config, Connector, Error, ResumableTransport, Snet};
+use unbroken::{
+    Accepted, Acceptor, Connector, Error, ResumableTransport,
+    protocol::{Handshake, native::ClientOpen},
+};
 
 use super::{
     memory_link::{Client, Fault, Lie, Server, Side, link},
     memory_net::{
-        HUNG, Net, ROOMY, closed, connected, exchange, expect, expect_nothing, pattern, plain,
-        plain_history, resumed, send, stream, within,
+        HUNG, Net, Protocol, ROOMY, closed, connected, exchange, expect, expect_nothing, over_both,
+        pattern, resumed, send, within,
     },
 };
 
+over_both!(
+    a_link_whose_write_takes_nothing_is_replaced,
+    a_link_whose_write_claims_too_much_is_replaced,
+    a_link_whose_read_takes_bytes_back_is_replaced,
+    a_link_whose_read_fills_the_buffer_and_fails_is_replaced,
+    a_link_whose_read_fills_the_buffer_and_waits_is_replaced,
+    a_link_that_lies_in_the_handshake_is_an_error,
+    a_session_over_a_session_resumes_at_either_level,
+);
+
 /// One end's link breaks the contract of its traits in the midst of a read and a write.
-async fn lies(side: Side, lie: Lie) {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (client, server) = net.open(&plain()).await;
+async fn lies(protocol: Protocol, side: Side, lie: Lie) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (client, server) = net.open(&protocol.config()).await;
     let (mut end, mut other) = match side {
         Client => (client, server),
         Server => (server, client),
@@ -58,38 +71,32 @@ async fn lies(side: Side, lie: Lie) {
     assert_eq!(net.links(), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_whose_write_takes_nothing_is_replaced() {
-    lies(Client, Lie::WritesNothing).await;
-    lies(Server, Lie::WritesNothing).await;
+async fn a_link_whose_write_takes_nothing_is_replaced(protocol: Protocol) {
+    lies(protocol, Client, Lie::WritesNothing).await;
+    lies(protocol, Server, Lie::WritesNothing).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_whose_write_claims_too_much_is_replaced() {
-    lies(Client, Lie::WritesTooMuch).await;
-    lies(Server, Lie::WritesTooMuch).await;
+async fn a_link_whose_write_claims_too_much_is_replaced(protocol: Protocol) {
+    lies(protocol, Client, Lie::WritesTooMuch).await;
+    lies(protocol, Server, Lie::WritesTooMuch).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_whose_read_takes_bytes_back_is_replaced() {
-    lies(Client, Lie::TakesBack).await;
-    lies(Server, Lie::TakesBack).await;
+async fn a_link_whose_read_takes_bytes_back_is_replaced(protocol: Protocol) {
+    lies(protocol, Client, Lie::TakesBack).await;
+    lies(protocol, Server, Lie::TakesBack).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_whose_read_fills_the_buffer_and_fails_is_replaced() {
-    lies(Client, Lie::FillsAndFails).await;
-    lies(Server, Lie::FillsAndFails).await;
+async fn a_link_whose_read_fills_the_buffer_and_fails_is_replaced(protocol: Protocol) {
+    lies(protocol, Client, Lie::FillsAndFails).await;
+    lies(protocol, Server, Lie::FillsAndFails).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_whose_read_fills_the_buffer_and_waits_is_replaced() {
-    lies(Client, Lie::FillsAndWaits).await;
-    lies(Server, Lie::FillsAndWaits).await;
+async fn a_link_whose_read_fills_the_buffer_and_waits_is_replaced(protocol: Protocol) {
+    lies(protocol, Client, Lie::FillsAndWaits).await;
+    lies(protocol, Server, Lie::FillsAndWaits).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_that_lies_in_the_handshake_is_an_error() {
+async fn a_link_that_lies_in_the_handshake_is_an_error(protocol: Protocol) {
     for lie in [
         Lie::WritesNothing,
         Lie::WritesTooMuch,
@@ -97,11 +104,15 @@ async fn a_link_that_lies_in_the_handshake_is_an_error() {
         Lie::FillsAndFails,
         Lie::FillsAndWaits,
     ] {
-        let net = Net::new(&plain(), ROOMY);
+        let net = Net::new(&protocol.config(), ROOMY);
         let acceptor = net.acceptor();
         let (mut peer, end, wire) = link(ROOMY);
         wire.lie(Server, lie);
-        send(&mut peer, &[0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
+        let first = match protocol {
+            Protocol::Snet => vec![0, 1, 2, 3, 4, 5, 6, 7, 8],
+            Protocol::Native => ClientOpen::new(1000).transmit().to_vec(),
+        };
+        send(&mut peer, &first).await;
         let accepted = within("the acceptor", acceptor.accept(end)).await;
         assert!(
             matches!(accepted, Err(Error::Link(_))),
@@ -110,39 +121,19 @@ async fn a_link_that_lies_in_the_handshake_is_an_error() {
 
         let (end, mut peer, wire) = link(ROOMY);
         wire.lie(Client, lie);
-        peer.write_all(&[1; 24]).await.expect("room");
+        peer.write_all(&[1; 68]).await.expect("room");
         let end = Arc::new(Mutex::new(Some(end)));
         let dial = tower::service_fn(move |()| {
             let link = end.lock().expect("no panic").take();
             ready(link.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused)))
         });
-        let opened = within("opening", Connector::new(dial, plain()).oneshot(())).await;
+        let opened = within(
+            "opening",
+            Connector::new(dial, protocol.config()).oneshot(()),
+        )
+        .await;
         assert!(matches!(opened, Err(Error::Link(_))), "{lie:?}: {opened:?}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_replay_goes_out_as_it_did_the_first_time() {
-    let config = Config::new().snet(Snet::rc4().silence(None));
-    let mut net = Net::new(&config, ROOMY);
-    let (mut client, mut server) = net.open(&config).await;
-    exchange(&mut client, &mut server).await;
-    net.newest().cut(Fault::Deaf);
-    let (up, down) = (pattern(1, 500), pattern(2, 500));
-    send(&mut client, &up).await;
-    send(&mut server, &down).await;
-    net.cut_and_resume(&client, &server).await;
-    expect(&mut server, &up).await;
-    expect(&mut client, &down).await;
-    for (side, clear) in [(Client, &up), (Server, &down)] {
-        let first = &stream(&net.wire(0), side)[300..];
-        assert_eq!(first, stream(&net.wire(1), side));
-        assert_ne!(first, clear);
-    }
-    // The keystreams go on where they were.
-    exchange(&mut client, &mut server).await;
-    net.cut_and_resume(&client, &server).await;
-    exchange(&mut client, &mut server).await;
 }
 
 /// A session whose links are sessions.
@@ -153,12 +144,12 @@ struct Nested {
     server: ResumableTransport,
 }
 
-async fn nested() -> Nested {
+async fn nested(protocol: Protocol) -> Nested {
     // What an inner session holds, at both ends, is what the outer one can lose with it: far less than half its history.
-    let inner_config = plain_history(64 << 10);
+    let inner_config = protocol.keeping(64 << 10);
     let mut net = Net::new(&inner_config, 16 << 10);
     let mut inner = net.take_outcomes();
-    let acceptor = Acceptor::new(plain());
+    let acceptor = Acceptor::new(protocol.config());
     let (sender, mut sessions) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(outcome) = inner.recv().await {
@@ -174,9 +165,12 @@ async fn nested() -> Nested {
         }
     });
     let inner = Connector::new(net.dialer(), inner_config);
-    let client = within("opening", Connector::new(inner, plain()).oneshot(()))
-        .await
-        .expect("the outer session opens");
+    let client = within(
+        "opening",
+        Connector::new(inner, protocol.config()).oneshot(()),
+    )
+    .await
+    .expect("the outer session opens");
     let server = within("the outer session", sessions.recv())
         .await
         .expect("a session");
@@ -187,13 +181,12 @@ async fn nested() -> Nested {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_session_over_a_session_resumes_at_either_level() {
+async fn a_session_over_a_session_resumes_at_either_level(protocol: Protocol) {
     let Nested {
         net,
         mut client,
         mut server,
-    } = nested().await;
+    } = nested(protocol).await;
     exchange(&mut client, &mut server).await;
     // A lost link is the inner session's own business.
     for _ in 0..3 {
@@ -224,8 +217,8 @@ async fn a_session_over_a_session_resumes_at_either_level() {
 }
 
 /// Both levels lose their links under full load both ways.
-async fn nested_under_load() {
-    let nested = nested().await;
+async fn nested_under_load(protocol: Protocol) {
+    let nested = nested(protocol).await;
     let (client_handle, server_handle) = (nested.client.handle(), nested.server.handle());
     let stream = |end: ResumableTransport, seed| async move {
         let (mut reading, mut writing) = split(end);
@@ -267,15 +260,22 @@ async fn nested_under_load() {
     exchange(&mut client, &mut server).await;
 }
 
-#[test]
-fn sessions_over_sessions_do_not_lock_each_other() {
+fn sessions_over_sessions(protocol: Protocol) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
         .expect("a runtime");
-    let done = runtime.block_on(async { timeout(HUNG, tokio::spawn(nested_under_load())).await });
+    let done =
+        runtime.block_on(async { timeout(HUNG, tokio::spawn(nested_under_load(protocol))).await });
     // Threads that have locked each other never come back.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done.expect("it does not hang").expect("no panic");
+}
+
+#[test]
+fn sessions_over_sessions_do_not_lock_each_other() {
+    for protocol in [Protocol::Snet, Protocol::Native] {
+        sessions_over_sessions(protocol);
+    }
 }

@@ -21,8 +21,13 @@ use unbroken::{Accepted, Acceptor, Connector};
 
 use super::{
     keeper::{Idler, poll_once},
-    memory_net::{Dial, Net, expect, pattern, plain, plain_history},
+    memory_net::{Dial, Net, Protocol, expect, over_both, pattern},
 };
+
+over_both!(
+    a_flush_that_waits_is_woken_though_a_write_came_after_it,
+    a_write_that_waits_is_woken_though_a_flush_came_after_it,
+);
 
 /// Far longer than anything here takes; virtual where time is.
 const SOON: Duration = Duration::from_secs(5);
@@ -36,10 +41,9 @@ async fn woken(idler: &Idler) {
     timeout(SOON, woken).await.expect("the task is woken");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_flush_that_waits_is_woken_though_a_write_came_after_it() {
-    let mut net = Net::new(&plain(), 100);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn a_flush_that_waits_is_woken_though_a_write_came_after_it(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), 100);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let mut bytes = pattern(1, 10_000);
     client.write_all(&bytes).await.expect("room");
     let idler = Arc::new(Idler::default());
@@ -50,9 +54,8 @@ async fn a_flush_that_waits_is_woken_though_a_write_came_after_it() {
     woken(&idler).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_write_that_waits_is_woken_though_a_flush_came_after_it() {
-    let config = plain_history(1000);
+async fn a_write_that_waits_is_woken_though_a_flush_came_after_it(protocol: Protocol) {
+    let config = protocol.keeping(1000);
     let mut net = Net::new(&config, 100);
     let (mut client, mut server) = net.open(&config).await;
     net.lose(&client, &server).await;
@@ -115,9 +118,15 @@ impl AsyncWrite for Hasty {
 /// On real threads: the keeper has to come between the wake-up and the end of the poll.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn what_was_accepted_goes_out_though_the_link_woke_within_the_write() {
+    for protocol in [Protocol::Snet, Protocol::Native] {
+        accepted_goes_out(protocol).await;
+    }
+}
+
+async fn accepted_goes_out(protocol: Protocol) {
     let armed = Arc::new(AtomicBool::new(false));
     let (accepted, mut transports) = mpsc::unbounded_channel();
-    let acceptor = Acceptor::new(plain());
+    let acceptor = Acceptor::new(protocol.config());
     let dial = tower::service_fn({
         let armed = armed.clone();
         move |(): ()| {
@@ -132,7 +141,7 @@ async fn what_was_accepted_goes_out_though_the_link_woke_within_the_write() {
             std::future::ready(io::Result::Ok(Hasty { link: near, armed }))
         }
     });
-    let mut client = Connector::new(dial, plain())
+    let mut client = Connector::new(dial, protocol.config())
         .oneshot(())
         .await
         .expect("a session");

@@ -7,8 +7,20 @@ use unbroken::{CloseReason, Config, LinkState, ResumableTransport};
 
 use super::{
     memory_link::{Client, Fault, Server},
-    memory_net::{Dial, Net, ROOMY, closed, connected, exchange, plain, resumed, state, until},
+    memory_net::{
+        Dial, Net, Protocol, ROOMY, closed, connected, exchange, over_both, resumed, state, until,
+    },
 };
+
+over_both!(
+    it_dials_at_once_then_after_50_ms_doubling_with_jitter_up_to_the_cap,
+    the_delays_are_the_configured_ones,
+    a_link_that_was_good_starts_the_backoff_over,
+    a_server_that_drops_each_link_at_once_is_not_dialled_in_a_tight_loop,
+    a_changed_network_resets_the_backoff_and_tries_at_once,
+    it_gives_up_when_the_resume_window_has_passed_since_the_loss,
+    the_state_tells_the_attempts_and_the_figures_add_up,
+);
 
 const FIRST: Duration = Duration::from_millis(50);
 const CAP: Duration = Duration::from_secs(10);
@@ -35,9 +47,8 @@ fn after(net: &Net, from: Instant) -> Vec<Duration> {
         .collect()
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_dials_at_once_then_after_50_ms_doubling_with_jitter_up_to_the_cap() {
-    let config: Config = plain().resume_window(Duration::from_secs(120));
+async fn it_dials_at_once_then_after_50_ms_doubling_with_jitter_up_to_the_cap(protocol: Protocol) {
+    let config: Config = protocol.config().resume_window(Duration::from_secs(120));
     let mut jitters = Vec::new();
     for _ in 0..5 {
         let mut net = Net::new(&config, ROOMY);
@@ -68,10 +79,9 @@ async fn it_dials_at_once_then_after_50_ms_doubling_with_jitter_up_to_the_cap() 
     assert!(spread > 0 && spread < jitters.len(), "{jitters:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_delays_are_the_configured_ones() {
+async fn the_delays_are_the_configured_ones(protocol: Protocol) {
     let (first, cap) = (Duration::from_millis(400), Duration::from_secs(1));
-    let config = plain().retry(first, cap);
+    let config = protocol.config().retry(first, cap);
     let mut net = Net::new(&config, ROOMY);
     let (client, _server) = net.open(&config).await;
     net.set(Dial::Refuse);
@@ -96,10 +106,9 @@ async fn the_delays_are_the_configured_ones() {
     drop(client);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_that_was_good_starts_the_backoff_over() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn a_link_that_was_good_starts_the_backoff_over(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     net.set(Dial::Refuse);
     net.newest().cut(Fault::Reset);
     tokio::time::sleep(Duration::from_secs(40)).await;
@@ -115,8 +124,7 @@ async fn a_link_that_was_good_starts_the_backoff_over() {
     assert!(dials[1] < FIRST.mul_f64(1.5) + STEP, "{dials:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_server_that_drops_each_link_at_once_is_not_dialled_in_a_tight_loop() {
+async fn a_server_that_drops_each_link_at_once_is_not_dialled_in_a_tight_loop(protocol: Protocol) {
     for dial in [
         // Attached, and nothing comes of it.
         Dial::CutAt(Client, 57),
@@ -124,8 +132,8 @@ async fn a_server_that_drops_each_link_at_once_is_not_dialled_in_a_tight_loop() 
         Dial::CutAt(Server, 24),
         Dial::CutAt(Client, 0),
     ] {
-        let mut net = Net::new(&plain(), ROOMY);
-        let (mut client, mut server) = net.open(&plain()).await;
+        let mut net = Net::new(&protocol.config(), ROOMY);
+        let (mut client, mut server) = net.open(&protocol.config()).await;
         net.set(dial);
         net.newest().cut(Fault::Reset);
         let lost = lost(&client).await;
@@ -137,10 +145,9 @@ async fn a_server_that_drops_each_link_at_once_is_not_dialled_in_a_tight_loop() 
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_changed_network_resets_the_backoff_and_tries_at_once() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn a_changed_network_resets_the_backoff_and_tries_at_once(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     net.set(Dial::Refuse);
     net.newest().cut(Fault::Reset);
     // By now each delay is 10 seconds.
@@ -182,13 +189,12 @@ async fn a_changed_network_resets_the_backoff_and_tries_at_once() {
     exchange(&mut client, &mut server).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_gives_up_when_the_resume_window_has_passed_since_the_loss() {
+async fn it_gives_up_when_the_resume_window_has_passed_since_the_loss(protocol: Protocol) {
     let window = Duration::from_secs(33);
-    let config = plain().resume_window(window);
+    let config = protocol.config().resume_window(window);
     // However the attempts fail: refused, in a dial that hangs, on a link that is silent.
     for dial in [Dial::Refuse, Dial::Hang, Dial::Ignore] {
-        let mut net = Net::new(&plain(), ROOMY);
+        let mut net = Net::new(&protocol.config(), ROOMY);
         let (client, _server) = net.open(&config).await;
         net.set(dial);
         net.newest().cut(Fault::Reset);
@@ -199,10 +205,9 @@ async fn it_gives_up_when_the_resume_window_has_passed_since_the_loss() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_state_tells_the_attempts_and_the_figures_add_up() {
-    let mut net = Net::new(&plain(), ROOMY);
-    let (mut client, mut server) = net.open(&plain()).await;
+async fn the_state_tells_the_attempts_and_the_figures_add_up(protocol: Protocol) {
+    let mut net = Net::new(&protocol.config(), ROOMY);
+    let (mut client, mut server) = net.open(&protocol.config()).await;
     let (handle, mut states) = (client.handle(), client.handle().subscribe());
     assert_eq!(*states.borrow_and_update(), LinkState::Connected);
     exchange(&mut client, &mut server).await;
@@ -210,8 +215,12 @@ async fn the_state_tells_the_attempts_and_the_figures_add_up() {
     let stats = handle.stats();
     assert_eq!((stats.sent, stats.received), (300, 300));
     assert_eq!((stats.replayed, stats.resumes), (0, 0));
-    // Nothing is ever acknowledged; but what is certain can be told from the history.
-    assert_eq!(stats.unacknowledged, 300);
+    // snet acknowledges nothing, but on resume; what is certain can be told from the history.
+    let unheard = match protocol {
+        Protocol::Snet => 300,
+        Protocol::Native => 0,
+    };
+    assert_eq!(stats.unacknowledged, unheard);
 
     net.set(Dial::Refuse);
     net.newest().cut(Fault::Reset);
@@ -240,11 +249,17 @@ async fn the_state_tells_the_attempts_and_the_figures_add_up() {
     assert_eq!((stats.sent, stats.received), (600, 600));
     assert_eq!((stats.replayed, stats.resumes), (0, 1));
     // The counts of the resume say that 300 had arrived.
-    assert_eq!(stats.unacknowledged, 300);
+    assert_eq!(stats.unacknowledged, unheard);
     assert_eq!(server.handle().stats().resumes, 1);
 
     drop(client);
-    assert_eq!(closed(&handle).await, CloseReason::Local);
+    let ended = match protocol {
+        Protocol::Snet => {
+            assert_eq!(closed(&handle).await, CloseReason::Local);
+            CloseReason::Local
+        }
+        Protocol::Native => CloseReason::Finished,
+    };
     drop(server);
-    assert_eq!(handle.state(), LinkState::Closed(CloseReason::Local));
+    assert_eq!(closed(&handle).await, ended);
 }

@@ -22,5 +22,6 @@ mod refusals;
 mod resumes;
 mod sessions;
 mod shutdown;
+mod switching;
 mod tombstones;
 mod waits;

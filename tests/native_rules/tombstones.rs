@@ -353,3 +353,69 @@ async fn a_session_that_ends_during_a_resume_tells_that_link() {
         assert_eq!(within("its end", frames.next()).await, None);
     }
 }
+
+/// A server that never says its last word: behind that nothing is missing, so it is no more than a wait.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_knows_both_ends_delivered_waits_for_no_last_word_longer_than_linger() {
+    for dropped in [false, true] {
+        let (net, mut client, mut server, _) = super::ends::against_raw_server(1000).await;
+        client.write_all(b"up").await.expect("room");
+        let handle = client.handle();
+        let shutting = tokio::spawn(async move { (client.shutdown().await, client) });
+        server
+            .until(|frame| (frame == Frame::Fin).then_some(()))
+            .await;
+        let ack = Frame::Ack {
+            received: 3,
+            limit: 1003,
+        };
+        server.send(ack).await.expect("room");
+        server.send(Frame::Fin).await.expect("room");
+        let (shut, client) = within("the shutdown", shutting).await.expect("no panic");
+        shut.expect("it is acknowledged");
+        let client = if dropped {
+            drop(client);
+            None
+        } else {
+            Some(client)
+        };
+        let began = Instant::now();
+        // It is alive, and answers whatever it is asked.
+        server.send(Frame::Pong(1)).await.expect("room");
+        let answering = tokio::spawn(async move {
+            while let Some(frame) = server.next().await {
+                if let Frame::Ping(number) = frame {
+                    let _ = server.send(Frame::Pong(number)).await;
+                }
+            }
+        });
+        assert_eq!(closed(&handle).await, CloseReason::Finished);
+        let took = began.elapsed();
+        assert!(took.as_secs() <= 61, "{took:?}");
+        if let Some(mut client) = client {
+            assert_eq!(client.read(&mut [0]).await.expect("the end"), 0);
+        }
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(net.dials().len(), 1);
+        answering.abort();
+    }
+}
+
+/// A client's RESET is no clean one, whatever its code says: what the server has written need not have arrived.
+#[tokio::test(start_paused = true)]
+async fn a_clients_clean_reset_is_not_believed() {
+    let mut net = Net::new(&Config::new(), ROOMY);
+    let (link, _) = net.raw_link();
+    let (mut peer, _) = Frames::open(link).await.expect("a session");
+    let mut server = net.opened().await;
+    server.write_all(b"unheard").await.expect("room");
+    let shutting = tokio::spawn(async move { (server.shutdown().await, server) });
+    peer.until(|frame| (frame == Frame::Fin).then_some(()))
+        .await;
+    peer.send(Frame::Fin).await.expect("room");
+    peer.send(Frame::Reset { code: 0 }).await.expect("room");
+    let (shut, server) = within("the shutdown", shutting).await.expect("no panic");
+    let error = shut.expect_err("nothing says that it has arrived");
+    assert_eq!(reason(&error), CloseReason::Reset(0));
+    assert_eq!(closed(&server.handle()).await, CloseReason::Reset(0));
+}

@@ -373,10 +373,7 @@ fn snet_session_whose_message_3_was_lost_is_opened_by_the_resume() {
 }
 
 /// The same at both ends.
-const NATIVE: Native = Native {
-    windows: [64; 2],
-    direct: false,
-};
+const NATIVE: Native = Native::new([64; 2]);
 
 /// A cut that never comes.
 const NEVER: Cut = Cut {

@@ -179,6 +179,9 @@ const NATIVE: Mix = Mix {
     longest: Duration::from_secs(40),
 };
 
+/// Longer than a run takes: whatever time passes, links are lost, and neither the session nor the patience of an end.
+const AGES: Duration = Duration::from_secs(1 << 24);
+
 /// How a run of native goes on after its steps.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
@@ -211,8 +214,11 @@ fn capacity() -> impl Strategy<Value = usize> {
 fn native_delivers(native: Native, capacity: usize, steps: Vec<Step>, rest: Rest) {
     let limits = Limits {
         history: 0,
-        // Whatever time passes, links are lost and never the session.
-        resume_window: Duration::from_secs(1 << 24),
+        resume_window: AGES,
+    };
+    let native = Native {
+        linger: AGES,
+        ..native
     };
     let mut pair = Pair::new(&native, limits, capacity);
     for step in steps {
@@ -296,7 +302,7 @@ fn native_ends(
 ) {
     let limits = Limits {
         history: 0,
-        resume_window: Duration::from_secs(1 << 24),
+        resume_window: AGES,
     };
     let mut pair = Pair::new(&native, limits, capacity);
     pair.dial();
@@ -366,7 +372,11 @@ proptest! {
         steps in steps(NATIVE),
     ) {
         let direct = direct && rest.withheld.is_none();
-        native_delivers(Native { windows, direct }, capacity, steps, rest);
+        let native = Native {
+            direct,
+            ..Native::new(windows)
+        };
+        native_delivers(native, capacity, steps, rest);
     }
 
     #[test]

@@ -24,14 +24,17 @@ pub(crate) struct Native {
     pub(crate) windows: [usize; 2],
     /// Whether what comes in goes straight to the application as long as nothing waits for it, as to one that is reading.
     pub(crate) direct: bool,
+    /// How long the last word is waited for, among other things.
+    pub(crate) linger: Duration,
 }
 
 impl Native {
-    /// With windows of so many bytes.
-    pub(crate) fn new(windows: [usize; 2]) -> Self {
+    /// With windows of so many bytes, and the default linger time.
+    pub(crate) const fn new(windows: [usize; 2]) -> Self {
         Self {
             windows,
             direct: false,
+            linger: Duration::from_secs(60),
         }
     }
 }
@@ -44,9 +47,10 @@ impl Protocol for Native {
     const ENDS: bool = true;
 
     fn ends(&self, limits: Limits, _now: Instant) -> (NativeClient, NativeServer) {
-        let [client, server] = self
-            .windows
-            .map(|window| settings(window, limits.resume_window));
+        let [client, server] = self.windows.map(|window| Settings {
+            linger: self.linger,
+            ..settings(window, limits.resume_window)
+        });
         (
             NativeClient::new(client, self.direct),
             NativeServer::new(server, self.direct),

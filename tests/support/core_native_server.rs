@@ -148,7 +148,8 @@ impl NativeServer {
                 Some(tombstone) => remembered(&tombstone),
                 None => match session.answer(attempt) {
                     Ok(received) => Verdict::Granted(session.identity().secret.clone(), received),
-                    Err(error) => Verdict::Rejected(refusal(error)),
+                    Err(ResumeError::Stale) => Verdict::Rejected(RejectCode::Stale),
+                    Err(other) => panic!("it is not over, and says {other}"),
                 },
             };
         }
@@ -241,7 +242,14 @@ impl NativeServer {
                     Some(tombstone) => self.tell_end(link, &tombstone, confirmed, now),
                     None => {
                         self.attach_errors.push(error);
-                        self.reject(link, refusal(error), now);
+                        match error {
+                            ResumeError::Stale => self.reject(link, RejectCode::Stale, now),
+                            ResumeError::Gap => self.reject(link, RejectCode::Gap, now),
+                            // What cannot be is the client's error.
+                            _ => {
+                                self.handshakes.remove(&link);
+                            }
+                        }
                     }
                 },
             }
@@ -276,21 +284,6 @@ impl NativeServer {
     }
 }
 
-/// The code that tells a client why its resume came to nothing.
-fn refusal(error: ResumeError) -> RejectCode {
-    match error {
-        ResumeError::Unknown => RejectCode::Unknown,
-        ResumeError::Expired => RejectCode::Expired,
-        ResumeError::Proof => RejectCode::BadProof,
-        ResumeError::ReceivedTooMuch | ResumeError::SentTooLittle | ResumeError::Gap => {
-            RejectCode::Gap
-        }
-        ResumeError::Stale => RejectCode::Stale,
-        ResumeError::Ended | ResumeError::Closed => RejectCode::Closed,
-        other => panic!("no driver knows what to say of {other}"),
-    }
-}
-
 impl End for NativeServer {
     fn transmit(&mut self, link: usize, most: usize, now: Instant) -> Vec<u8> {
         if let Some(shaking) = self.handshakes.get_mut(&link) {
@@ -319,15 +312,13 @@ impl End for NativeServer {
             if shaking.discards_until.is_some() {
                 return;
             }
-            match (shaking.machine.receive(bytes), shaking.pending) {
-                (Ok(()), _) => match shaking.machine.proved() {
+            match shaking.machine.receive(bytes) {
+                Ok(()) => match shaking.machine.proved() {
                     Some(confirmed) => self.prove(link, confirmed, now),
                     None => self.answer(link, now),
                 },
-                (Err(HandshakeError::Proof), Some((_, 1..))) => {
-                    self.reject(link, RejectCode::BadProof, now);
-                }
-                (Err(_), _) => {
+                Err(HandshakeError::Proof) => self.reject(link, RejectCode::BadProof, now),
+                Err(_) => {
                     self.handshakes.remove(&link);
                 }
             }

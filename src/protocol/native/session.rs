@@ -199,3 +199,6 @@ impl NativeSession {
             .find(|link| link.id == id)
     }
 }
+
+#[cfg(test)]
+mod tests;

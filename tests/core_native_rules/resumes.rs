@@ -311,27 +311,48 @@ fn bytes_are_kept_for_the_link_that_is_behind() {
     assert_eq!(script.session.room(), WINDOW);
 
     // The old link is: it was in the middle of a replay, of which the server had more than it had said.
-    let mut script = Scripted::attached(Role::Client);
-    script.session.write(&bytes(0, 60));
-    script.hear();
-    script.lose_link();
-    script.resume(10).expect("it can go on");
-    let mut said_on_old = script.hear_some(head + 5);
-    script.say(attach(0, 10, 2 * LIMIT));
-    script.say(ack(60, 2 * LIMIT));
-    script.resume(60).expect("it can go on");
-    assert_eq!(
-        but_pings(script.hear()),
-        [Confirm(Some(0)), said(attach(60, 0, LIMIT))]
-    );
-    assert_eq!(script.session.room(), WINDOW - 45, "it may have to go on");
-    script.lose_link();
-    said_on_old.extend(script.hear());
-    assert_eq!(
-        said_on_old[said_on_old.len() - 2..],
-        [Data(bytes(10, 5)), Data(bytes(15, 45))]
-    );
-    assert_eq!(script.session.room(), WINDOW);
+    for fails in [false, true] {
+        let mut script = Scripted::attached(Role::Client);
+        script.session.write(&bytes(0, 60));
+        script.hear();
+        script.lose_link();
+        script.resume(10).expect("it can go on");
+        let mut said_on_old = script.hear_some(head + 5);
+        script.say(attach(0, 10, 2 * LIMIT));
+        script.say(ack(60, 2 * LIMIT));
+        script.resume(60).expect("it can go on");
+        assert_eq!(
+            but_pings(script.hear()),
+            [Confirm(Some(0)), said(attach(60, 0, LIMIT))]
+        );
+        let room = script.session.room();
+        assert_eq!(room, WINDOW - 45, "it may have to go on");
+        if fails {
+            script.lose_link();
+            said_on_old.extend(script.hear());
+            assert_eq!(
+                said_on_old[said_on_old.len() - 2..],
+                [Data(bytes(10, 5)), Data(bytes(15, 45))]
+            );
+        } else {
+            script.say(attach(0, 60, 2 * LIMIT));
+        }
+        assert_eq!(script.session.room(), WINDOW);
+    }
+}
+
+/// What either end proves to have received counts at once, and the link's ATTACH only restates it.
+#[test]
+fn counts_of_a_handshake_acknowledge() {
+    for role in BOTH {
+        let mut script = Scripted::attached(role);
+        script.session.write(&bytes(0, 30));
+        script.hear();
+        script.lose_link();
+        script.resume(20).expect("it can go on");
+        assert_eq!(script.session.stats().unacknowledged, 10);
+        assert_eq!(script.session.room(), WINDOW - 10);
+    }
 }
 
 /// An attempt that the client has given up: its CONFIRM comes late.

@@ -55,11 +55,12 @@ fn an_attempt_not_above_the_last_one_attached_is_stale() {
 #[test]
 fn an_answer_changes_nothing() {
     let mut script = Scripted::attached(Role::Server);
+    script.say_data(&bytes(0, 5));
     script.session.write(&bytes(0, 40));
     script.hear_some(20);
     let before = (script.session.stats(), script.due());
     for attempt in [1, 7, u32::MAX] {
-        assert_eq!(script.session.answer(attempt), Ok(0));
+        assert_eq!(script.session.answer(attempt), Ok(5));
     }
     assert_eq!((script.session.stats(), script.due()), before);
     assert_eq!(script.session.attach(1, 0, script.now), Ok(()));

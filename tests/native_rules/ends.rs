@@ -295,7 +295,15 @@ async fn each_final_reason_ends_a_client_at_once() {
 pub(super) async fn against_raw_server(
     window: u64,
 ) -> (Net, ResumableTransport, Frames<MemoryLink>, Opened) {
-    let net = Net::new(&Config::new(), ROOMY);
+    against_raw_server_over(ROOMY, window).await
+}
+
+/// The same over links that hold so much.
+pub(super) async fn against_raw_server_over(
+    capacity: usize,
+    window: u64,
+) -> (Net, ResumableTransport, Frames<MemoryLink>, Opened) {
+    let net = Net::new(&Config::new(), capacity);
     net.set(Dial::Ignore);
     let connector = Connector::new(net.dialer(), native_window(1000));
     let (client, (server, opened)) = tokio::join!(connector.oneshot(()), async {

@@ -12,17 +12,17 @@ use tokio::{
 use tower::ServiceExt;
 use unbroken::{
     Accepted, Acceptor, CloseReason, Config, Connector, Error, LinkState, ResumableTransport,
-    protocol::native::{Frame, ServerHandshake},
+    protocol::native::{Frame, Opened, ServerHandshake},
 };
 
 use super::{
-    ends::against_raw_server,
-    memory_link::{Client, Fault, Server, Wire, link},
+    ends::{against_raw_server, against_raw_server_over},
+    memory_link::{Client, Fault, MemoryLink, Server, Wire, link},
     memory_net::{
         NATIVE_CONFIRM, NATIVE_RESUME, Net, ROOMY, closed, exchange, expect, native_window,
         pattern, resumed, send, until, within,
     },
-    raw_native,
+    raw_native::{self, Frames},
     shutdown::expect_end,
 };
 
@@ -133,8 +133,94 @@ async fn an_attach_that_comes_before_the_proof_ends_the_link() {
     assert_eq!(client.handle().stats().resumes, 0);
 }
 
+/// What a client has written to the old link, and the server has not spoken of yet.
+const UNDER_WAY: usize = 900;
+
+/// A client of ours with so much under way on its old link, which the test has read; and a new link on which it has asked to resume.
+async fn asked_with_bytes_under_way(
+    capacity: usize,
+) -> (
+    ResumableTransport,
+    Frames<MemoryLink>,
+    Opened,
+    MemoryLink,
+    Vec<u8>,
+) {
+    let (net, mut client, mut old, opened) = against_raw_server_over(capacity, 1 << 20).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let bytes = pattern(1, UNDER_WAY);
+    let (_, taken) = tokio::join!(send(&mut client, &bytes), old.take(UNDER_WAY));
+    assert_eq!(taken, bytes);
+    let handle = client.handle();
+    tokio::spawn(async move { handle.migrate().await });
+    let new = net.ignored().await;
+    (client, old, opened, new, bytes)
+}
+
+fn acknowledge(received: u64) -> Frame {
+    Frame::Ack {
+        received,
+        limit: 1 << 20,
+    }
+}
+
+/// DATA carries no offset: what the new link has begun with it has to bring, though the old one brings word that it has arrived.
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_over_the_old_link_is_still_sent_over_the_new_one() {
+    // A link that takes a little at a time is far behind.
+    let (mut client, mut old, opened, new, bytes) = asked_with_bytes_under_way(100).await;
+    let (mut new, _) = raw_native::serve_resume(new, &opened, 0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    old.send(acknowledge(UNDER_WAY as u64)).await.expect("room");
+    until("the ACK", || {
+        (client.handle().stats().unacknowledged == 0).then_some(())
+    })
+    .await;
+    // Room that comes of that is used, too.
+    let more = pattern(2, 1000);
+    let writing = tokio::spawn(async move {
+        send(&mut client, &more).await;
+        (client, more)
+    });
+    let attach = within("ATTACH", new.next()).await;
+    assert!(
+        matches!(attach, Some(Frame::Attach { from: 0, .. })),
+        "{attach:?}"
+    );
+    assert!(
+        within("the replay", new.take(UNDER_WAY)).await == bytes,
+        "the replay is spoilt"
+    );
+    let after = within("what follows", new.take(1000)).await;
+    let (client, more) = within("the writer", writing).await.expect("no panic");
+    assert!(after == more, "what follows is spoilt");
+    drop((client, old));
+}
+
+/// What the old link has brought word of since is gone when the answer to the resume comes, which knows nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_new_link_starts_behind_what_was_acknowledged_over_the_old_one() {
+    let (mut client, mut old, opened, new, _) = asked_with_bytes_under_way(ROOMY).await;
+    old.send(acknowledge(UNDER_WAY as u64)).await.expect("room");
+    until("the ACK", || {
+        (client.handle().stats().unacknowledged == 0).then_some(())
+    })
+    .await;
+    let (mut new, _) = raw_native::serve_resume(new, &opened, 0).await;
+    let attach = within("ATTACH", new.next()).await;
+    let from = UNDER_WAY as u64;
+    assert!(
+        matches!(attach, Some(Frame::Attach { from: start, .. }) if start == from),
+        "{attach:?}"
+    );
+    new.attach(0, from, 1 << 20).await.expect("room");
+    send(&mut client, b"behind it").await;
+    assert_eq!(within("the bytes", new.take(9)).await, b"behind it");
+    assert_eq!(client.handle().stats().replayed, 0);
+}
+
 /// A link that keeps all it is given until it is flushed, as far as it has room.
-type Holding = BufWriter<super::memory_link::MemoryLink>;
+type Holding = BufWriter<MemoryLink>;
 
 /// A client's and a server's end of a session over such links, and the newest of those.
 async fn over_holding_links(config: &Config) -> [ResumableTransport; 2] {

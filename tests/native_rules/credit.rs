@@ -10,6 +10,7 @@ use tokio::{
 use unbroken::{LinkState, ResumableTransport, protocol::native::Frame};
 
 use super::{
+    ends::against_raw_server,
     memory_link::{Client, Fault, Server, Side},
     memory_net::{Dial, Net, ROOMY, expect, native_window, pattern, send, until, within},
     raw_native::{Frames, named},
@@ -259,6 +260,35 @@ async fn teleport_19_one_task_an_end_writes_and_then_reads() {
         let server = tokio::spawn(run(server, down, up, 2 * WINDOW));
         let (client, server) = within("both", async { tokio::join!(client, server) }).await;
         drop((client.expect("no panic"), server.expect("no panic")));
+    }
+}
+
+/// A task that has just read is expected to read on, so its keeper leaves the link alone for a while. But it writes, and hears itself what
+/// it waits for.
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_waits_hears_at_once_that_there_is_room() {
+    const WINDOW: usize = 1000;
+    let (_net, mut client, mut peer, _) = against_raw_server(1 << 20).await;
+    within("room", client.write_all(&[7; WINDOW]))
+        .await
+        .expect("room");
+    for round in 1..10 {
+        tokio::time::sleep(SETTLED).await;
+        peer.send_data(b"x").await.expect("room");
+        tokio::time::sleep(SETTLED).await;
+        expect(&mut client, b"x").await;
+        let waiting = writing(client, vec![7; WINDOW / 2]);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let began = Instant::now();
+        let ack = Frame::Ack {
+            received: round * WINDOW as u64 / 2,
+            limit: 1 << 20,
+        };
+        peer.send(ack).await.expect("room");
+        client = within("the writer", waiting).await.expect("no panic");
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(2), "{took:?}");
     }
 }
 

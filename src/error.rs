@@ -249,6 +249,12 @@ pub enum HandshakeError {
     /// The first frame does what the prelude did not announce: it opens though that says resume, or the other way round.
     #[error("the first frame is not what the prelude announced")]
     Kind,
+    /// The peer has other keys than this end, or what it sent was changed on the way.
+    #[error("it cannot be decrypted: the peer has other keys, or somebody changed it on the way")]
+    Decrypt,
+    /// A message of the link's security has a length that it cannot have.
+    #[error("a message of the link's security has {0} bytes, which it cannot have")]
+    MessageLength(u16),
     /// A message is not the frame that the handshake waits for.
     #[error("a message is wrong: {0}")]
     Frame(#[from] ProtocolError),

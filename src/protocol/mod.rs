@@ -147,6 +147,9 @@
 
 pub(crate) mod handshake;
 pub mod native;
+#[cfg(feature = "noise")]
+#[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
+pub mod noise;
 mod receive;
 mod replay;
 mod ring;

@@ -7,8 +7,9 @@ use zeroize::Zeroize;
 use super::{native, snet};
 use crate::error::HandshakeError;
 
-/// The most bytes a machine transmits or receives before the other side has the word: native's OPENED.
-pub(crate) const LONGEST: usize = 68;
+/// The most bytes a machine transmits or receives before the other side has the word: native's RESUME in a Noise IK message, behind its
+/// prelude.
+pub(crate) const LONGEST: usize = 162;
 
 /// A handshake under way.
 ///
@@ -33,7 +34,7 @@ pub trait Handshake {
 
 /// A server on a new link, whichever protocol the client speaks: the first byte tells.
 ///
-/// It is carried on until it is one of the two, which the driver takes out and asks for its `hello`. Until then it wants no byte beyond
+/// It is carried on until it is one of the two, which the driver takes out and carries on. Until then it wants no byte beyond
 /// the shortest first message.
 #[derive(Debug)]
 pub enum ServerHandshake {
@@ -231,6 +232,9 @@ mod tests {
         while let ([first, rest @ ..], true) = (bytes, machine.wanted() > 0) {
             machine.receive(&[*first])?;
             bytes = rest;
+            if let ServerHandshake::Native(machine) = machine {
+                machine.proceed(native::ServerProtection::None)?;
+            }
         }
         Ok(bytes)
     }
@@ -242,9 +246,17 @@ mod tests {
 
     #[test]
     fn a_native_client_is_known_by_its_first_byte() {
-        let open = first(&native::ClientOpen::new(5));
+        let open = first(&native::ClientOpen::new(5, native::ClientProtection::None));
         let secret = native::SessionSecret::new([1; 32]);
-        let resume = native::ClientResume::new([2; 16], &secret, 0, 1, [3; 16], 4);
+        let resume = native::ClientResume::new(
+            [2; 16],
+            &secret,
+            0,
+            1,
+            [3; 16],
+            4,
+            native::ClientProtection::None,
+        );
         for accepts_snet in SNET {
             for first in [&open, &first(&resume)] {
                 let mut server = ServerHandshake::new(accepts_snet);

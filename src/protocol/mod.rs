@@ -105,9 +105,10 @@
 //! let now = Instant::now();
 //!
 //! // The server names the session,
-//! let mut open = native::ClientOpen::new(1 << 20);
+//! let mut open = native::ClientOpen::new(1 << 20, native::ClientProtection::None);
 //! let mut handshake = native::ServerHandshake::new();
 //! carry(&mut open, &mut handshake)?;
+//! handshake.proceed(native::ServerProtection::None)?;
 //! let Some(native::Hello::Open { window }) = handshake.hello() else { panic!("it opens") };
 //! let opened = native::Opened {
 //!     id: [7; 16],
@@ -124,6 +125,7 @@
 //! let identity = |peer_window| native::Identity {
 //!     id: opened.id,
 //!     secret: opened.secret.clone(),
+//!     binding: native::Binding::NONE,
 //!     route: opened.route,
 //!     peer_window,
 //! };

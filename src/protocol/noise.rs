@@ -8,9 +8,9 @@
 //!
 //! # fn main() -> Result<(), unbroken::HandshakeError> {
 //! // The ephemeral keys have to be random, and new for each handshake.
-//! let mut client = Initiator::new(ClientKeys::Anonymous, Suite::fastest(), b"prologue", &[1; 32]);
+//! let mut client = Initiator::new(ClientKeys::Anonymous, Suite::fastest(), b"prologue", [1; 32].into());
 //! let mut server =
-//!     Responder::new(ServerKeys::Anonymous, Suite::fastest(), b"prologue", &[2; 32]);
+//!     Responder::new(ServerKeys::Anonymous, Suite::fastest(), b"prologue", [2; 32].into());
 //!
 //! let first = client.first(b"may I?")?;
 //! assert_eq!(server.first(&first)?, b"may I?");
@@ -48,8 +48,11 @@ pub const MAX_PLAINTEXT: usize = 65_535 - TAG_LEN;
 /// Either direction changes its key after this many records.
 const REKEY_AFTER: u64 = 1 << 20;
 
-/// A key of either kind, in bytes.
+/// A key, in bytes.
 pub type Key = [u8; KEY_LEN];
+
+/// A key that nobody else may know, in bytes. It is wiped when it is dropped.
+pub type SecretKey = Zeroizing<Key>;
 
 /// What a proof is bound to: the hash of all that a handshake has said so far.
 pub type HandshakeHash = [u8; 32];
@@ -135,24 +138,24 @@ impl Suite {
 }
 
 /// What a client runs its handshake with, and so which [`Pattern`].
-#[derive(Clone, Copy)]
-pub enum ClientKeys<'a> {
+#[derive(Clone)]
+pub enum ClientKeys {
     /// No key.
     Anonymous,
     /// The key that the server holds too.
-    Preshared(&'a Key),
+    Preshared(SecretKey),
     /// The server's public key.
-    Server(&'a Key),
+    Server(Key),
     /// The server's public key and a private one of its own.
     Mutual {
         /// The client's.
-        private: &'a Key,
+        private: SecretKey,
         /// The server's.
-        server: &'a Key,
+        server: Key,
     },
 }
 
-impl ClientKeys<'_> {
+impl ClientKeys {
     /// The handshake they are for.
     pub fn pattern(&self) -> Pattern {
         match self {
@@ -165,19 +168,19 @@ impl ClientKeys<'_> {
 }
 
 /// What a server answers a handshake with, and so of which [`Pattern`] alone.
-#[derive(Clone, Copy)]
-pub enum ServerKeys<'a> {
+#[derive(Clone)]
+pub enum ServerKeys {
     /// No key.
     Anonymous,
     /// The key that the client holds too.
-    Preshared(&'a Key),
+    Preshared(SecretKey),
     /// Its private key.
-    Private(&'a Key),
+    Private(SecretKey),
     /// Its private key, for clients that show one of their own.
-    Mutual(&'a Key),
+    Mutual(SecretKey),
 }
 
-impl ServerKeys<'_> {
+impl ServerKeys {
     /// The handshake they are for.
     pub fn pattern(&self) -> Pattern {
         match self {
@@ -190,14 +193,14 @@ impl ServerKeys<'_> {
 }
 
 /// Without the keys.
-impl fmt::Debug for ClientKeys<'_> {
+impl fmt::Debug for ClientKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClientKeys({:?})", self.pattern())
     }
 }
 
 /// Without the keys.
-impl fmt::Debug for ServerKeys<'_> {
+impl fmt::Debug for ServerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerKeys({:?})", self.pattern())
     }
@@ -232,17 +235,19 @@ pub struct Initiator(Box<HandshakeState>);
 
 impl Initiator {
     /// Starts a handshake. `ephemeral` has to be random, and new for each.
-    pub fn new(keys: ClientKeys<'_>, suite: Suite, prologue: &[u8], ephemeral: &Key) -> Self {
+    pub fn new(keys: ClientKeys, suite: Suite, prologue: &[u8], ephemeral: SecretKey) -> Self {
         let builder = builder(keys.pattern(), suite, ephemeral);
         let builder = builder.prologue(prologue);
-        let builder = match keys {
+        let builder = match &keys {
             ClientKeys::Anonymous => builder,
             ClientKeys::Preshared(key) => builder.and_then(|builder| builder.psk(0, key)),
-            ClientKeys::Server(key) => builder.and_then(|builder| builder.remote_public_key(key)),
+            ClientKeys::Server(key) => {
+                builder.and_then(|builder| builder.remote_public_key(&key[..]))
+            }
             ClientKeys::Mutual { private, server } => builder.and_then(|builder| {
                 builder
-                    .remote_public_key(server)?
-                    .local_private_key(private)
+                    .remote_public_key(&server[..])?
+                    .local_private_key(&private[..])
             }),
         };
         let state = builder.and_then(Builder::build_initiator);
@@ -285,14 +290,14 @@ pub struct Responder(Box<HandshakeState>);
 
 impl Responder {
     /// Waits for a handshake. `ephemeral` has to be random, and new for each.
-    pub fn new(keys: ServerKeys<'_>, suite: Suite, prologue: &[u8], ephemeral: &Key) -> Self {
+    pub fn new(keys: ServerKeys, suite: Suite, prologue: &[u8], ephemeral: SecretKey) -> Self {
         let builder = builder(keys.pattern(), suite, ephemeral);
         let builder = builder.prologue(prologue);
-        let builder = match keys {
+        let builder = match &keys {
             ServerKeys::Anonymous => builder,
             ServerKeys::Preshared(key) => builder.and_then(|builder| builder.psk(0, key)),
             ServerKeys::Private(key) | ServerKeys::Mutual(key) => {
-                builder.and_then(|builder| builder.local_private_key(key))
+                builder.and_then(|builder| builder.local_private_key(&key[..]))
             }
         };
         let state = builder.and_then(Builder::build_responder);
@@ -400,15 +405,12 @@ impl fmt::Debug for Records {
     }
 }
 
-fn builder<'a>(pattern: Pattern, suite: Suite, ephemeral: &Key) -> Builder<'a> {
+fn builder<'a>(pattern: Pattern, suite: Suite, ephemeral: SecretKey) -> Builder<'a> {
     let name = format!("Noise_{}_25519_{}", pattern.name(), suite.name());
     let params: NoiseParams = name
         .parse()
         .expect("snow is built with every pattern and suite");
-    let provider = Provider {
-        ephemeral: Zeroizing::new(*ephemeral),
-    };
-    Builder::with_resolver(params, Box::new(provider))
+    Builder::with_resolver(params, Box::new(Provider { ephemeral }))
 }
 
 fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
@@ -437,7 +439,7 @@ fn hash(state: &HandshakeState) -> HandshakeHash {
 
 /// ring's primitives, the others where it has none; and random bytes that were drawn elsewhere.
 struct Provider {
-    ephemeral: Zeroizing<Key>,
+    ephemeral: SecretKey,
 }
 
 impl CryptoResolver for Provider {
@@ -461,7 +463,7 @@ impl CryptoResolver for Provider {
 }
 
 /// The one key that a handshake draws.
-struct Drawn(Option<Zeroizing<Key>>);
+struct Drawn(Option<SecretKey>);
 
 impl Random for Drawn {
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), snow::Error> {

@@ -11,6 +11,7 @@ mod link;
 mod message;
 mod prelude;
 mod proof;
+mod protection;
 mod session;
 
 use std::{fmt, time::Duration};
@@ -22,6 +23,7 @@ pub use handshake::{Answer, ClientOpen, ClientResume, Hello, ServerHandshake};
 pub use message::CONFIRM_LEN;
 pub(super) use prelude::FIRST_BYTE;
 pub use prelude::{Kind, PRELUDE_LEN, Prelude, security, suite};
+pub use protection::{ClientProtection, ServerProtection};
 pub use session::{Ended, Identity, NativeSession, Settings, Tombstone};
 
 pub use crate::error::{RejectCode, reset};
@@ -51,6 +53,23 @@ impl fmt::Debug for SessionSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionSecret(..)")
     }
+}
+
+/// What a session is bound to besides its secret: every link has to be protected as that of the open was, and for the same client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// How, one of [`security`].
+    pub security: u8,
+    /// The client's public key, if links so protected have it show one.
+    pub client_key: Option<[u8; 32]>,
+}
+
+impl Binding {
+    /// Of a session whose links are not protected.
+    pub const NONE: Self = Self {
+        security: security::NONE,
+        client_key: None,
+    };
 }
 
 /// A session as the server names it.

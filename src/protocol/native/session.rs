@@ -9,7 +9,7 @@ mod resuming;
 use std::time::{Duration, Instant};
 
 use super::{
-    Id, SessionSecret,
+    Binding, Id, SessionSecret,
     link::{Link, Receipt},
 };
 use crate::{
@@ -44,6 +44,8 @@ pub struct Identity {
     pub id: Id,
     /// What proofs are made with.
     pub secret: SessionSecret,
+    /// What its links have to be.
+    pub binding: Binding,
     /// The server's route, for the prelude of a resume.
     pub route: u32,
     /// The window the peer has stated.
@@ -55,6 +57,8 @@ pub struct Identity {
 pub struct Tombstone {
     /// What proofs are made with.
     pub secret: SessionSecret,
+    /// What its links had to be.
+    pub binding: Binding,
     /// The number of the last attempt that was attached.
     pub last: Option<u32>,
     /// How many positions of the peer's stream were received, FIN included.

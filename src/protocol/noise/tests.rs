@@ -7,26 +7,26 @@ fn ends(pattern: Pattern, suite: Suite) -> (Initiator, Responder) {
     let (client_keys, server_keys) = match pattern {
         Pattern::Nn => (ClientKeys::Anonymous, ServerKeys::Anonymous),
         Pattern::NnPsk0 => (
-            ClientKeys::Preshared(&[7; 32]),
-            ServerKeys::Preshared(&[7; 32]),
+            ClientKeys::Preshared([7; 32].into()),
+            ServerKeys::Preshared([7; 32].into()),
         ),
         Pattern::Nk => (
-            ClientKeys::Server(&server),
-            ServerKeys::Private(&PRIVATE[1]),
+            ClientKeys::Server(server),
+            ServerKeys::Private(PRIVATE[1].into()),
         ),
         Pattern::Ik => (
             ClientKeys::Mutual {
-                private: &PRIVATE[0],
-                server: &server,
+                private: PRIVATE[0].into(),
+                server,
             },
-            ServerKeys::Mutual(&PRIVATE[1]),
+            ServerKeys::Mutual(PRIVATE[1].into()),
         ),
     };
     assert_eq!(client_keys.pattern(), pattern);
     assert_eq!(server_keys.pattern(), pattern);
     (
-        Initiator::new(client_keys, suite, b"prologue", &[3; 32]),
-        Responder::new(server_keys, suite, b"prologue", &[4; 32]),
+        Initiator::new(client_keys, suite, b"prologue", [3; 32].into()),
+        Responder::new(server_keys, suite, b"prologue", [4; 32].into()),
     )
 }
 
@@ -121,37 +121,43 @@ fn other_keys_another_prologue_and_another_pattern_come_to_nothing() {
     for suite in Suite::ALL {
         let pairs = [
             (
-                ClientKeys::Preshared(&[8; 32]),
-                ServerKeys::Preshared(&[7; 32]),
+                ClientKeys::Preshared([8; 32].into()),
+                ServerKeys::Preshared([7; 32].into()),
             ),
-            (ClientKeys::Server(&other), ServerKeys::Private(&PRIVATE[1])),
-            (ClientKeys::Server(&server), ServerKeys::Mutual(&PRIVATE[1])),
+            (
+                ClientKeys::Server(other),
+                ServerKeys::Private(PRIVATE[1].into()),
+            ),
+            (
+                ClientKeys::Server(server),
+                ServerKeys::Mutual(PRIVATE[1].into()),
+            ),
             (
                 ClientKeys::Mutual {
-                    private: &PRIVATE[0],
-                    server: &other,
+                    private: PRIVATE[0].into(),
+                    server: other,
                 },
-                ServerKeys::Mutual(&PRIVATE[1]),
+                ServerKeys::Mutual(PRIVATE[1].into()),
             ),
         ];
         for (client, server) in pairs {
-            let mut client = Initiator::new(client, suite, b"", &[3; 32]);
-            let mut server = Responder::new(server, suite, b"", &[4; 32]);
+            let mut client = Initiator::new(client, suite, b"", [3; 32].into());
+            let mut server = Responder::new(server, suite, b"", [4; 32].into());
             let first = client.first(b"open").expect("its turn");
             assert_eq!(server.first(&first), Err(HandshakeError::Decrypt));
         }
         for (keys, servers) in [
             (
-                ClientKeys::Server(&server),
-                ServerKeys::Private(&PRIVATE[1]),
+                ClientKeys::Server(server),
+                ServerKeys::Private(PRIVATE[1].into()),
             ),
             (
-                ClientKeys::Preshared(&[7; 32]),
-                ServerKeys::Preshared(&[7; 32]),
+                ClientKeys::Preshared([7; 32].into()),
+                ServerKeys::Preshared([7; 32].into()),
             ),
         ] {
-            let mut client = Initiator::new(keys, suite, b"one", &[3; 32]);
-            let mut server = Responder::new(servers, suite, b"two", &[4; 32]);
+            let mut client = Initiator::new(keys, suite, b"one", [3; 32].into());
+            let mut server = Responder::new(servers, suite, b"two", [4; 32].into());
             let first = client.first(b"open").expect("its turn");
             assert_eq!(server.first(&first), Err(HandshakeError::Decrypt));
         }

@@ -6,15 +6,15 @@ use super::{Acknowledgement, Ended, Identity, NativeSession, Tombstone};
 use crate::{
     error::{CloseReason, RejectCode, ResumeError, reset},
     protocol::{
-        native::{Answer, CONFIRM_LEN, ClientResume, Nonce, link::Link},
+        native::{Answer, CONFIRM_LEN, ClientProtection, ClientResume, Nonce, link::Link},
         session::{LinkId, Session},
     },
 };
 
 impl NativeSession {
-    /// A client starts to resume on a link that has just been dialled. Whatever link it has goes on meanwhile. `None` once it has made
+    /// A client starts to resume on a link that has just been dialled, and that `protection` covers: that of the open. Whatever link it has goes on meanwhile. `None` once it has made
     /// as many attempts as can be numbered; the session is over then.
-    pub fn resume(&mut self, nonce: Nonce) -> Option<ClientResume> {
+    pub fn resume(&mut self, nonce: Nonce, protection: ClientProtection) -> Option<ClientResume> {
         let Some(attempt) = self.attempt.checked_add(1) else {
             self.close(CloseReason::Exhausted);
             return None;
@@ -31,6 +31,7 @@ impl NativeSession {
             attempt,
             nonce,
             self.received(),
+            protection,
         ))
     }
 
@@ -128,6 +129,7 @@ impl NativeSession {
         let reason = self.life.closed()?;
         Some(Tombstone {
             secret: self.identity.secret.clone(),
+            binding: self.identity.binding,
             // A server's numbers are its client's attempts.
             last: self.life.last().and_then(|last| u32::try_from(last).ok()),
             received: self.received(),

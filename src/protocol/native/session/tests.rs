@@ -5,7 +5,7 @@ use crate::{
     error::ProtocolError,
     protocol::{
         Handshake, Session,
-        native::{CONFIRM_LEN, Frame, Head, ServerHandshake},
+        native::{CONFIRM_LEN, ClientProtection, Frame, Head, ServerHandshake, ServerProtection},
     },
 };
 
@@ -13,6 +13,7 @@ const WINDOW: usize = 64;
 
 fn session(role: Role, now: Instant) -> NativeSession {
     let identity = Identity {
+        binding: Binding::NONE,
         id: [7; 16],
         secret: SessionSecret::new([9; 32]),
         route: 0,
@@ -79,11 +80,15 @@ fn exchange(
 
 /// The client resumes on another link.
 fn resume(client: &mut NativeSession, server: &mut NativeSession, now: Instant) -> LinkId {
-    let mut resume = client.resume([1; 16]).expect("few were made");
+    let mut resume = client
+        .resume([1; 16], ClientProtection::None)
+        .expect("few were made");
     let attempt = client.attempt;
     let mut machine = ServerHandshake::new();
     for byte in resume.transmit().to_vec() {
         machine.receive(&[byte]).expect("the request is right");
+        let protection = ServerProtection::None;
+        machine.proceed(protection).expect("it is offered");
     }
     resume.transmitted(resume.transmit().len());
     let received = server.answer(attempt).expect("it is newer");
@@ -199,8 +204,8 @@ fn a_client_that_has_made_all_attempts_is_over() {
     let now = Instant::now();
     let mut client = session(Role::Client, now);
     client.attempt = u32::MAX - 1;
-    assert!(client.resume([1; 16]).is_some());
-    assert!(client.resume([2; 16]).is_none());
+    assert!(client.resume([1; 16], ClientProtection::None).is_some());
+    assert!(client.resume([2; 16], ClientProtection::None).is_none());
     assert_eq!(client.verdict(), Some(CloseReason::Exhausted));
 }
 

@@ -99,6 +99,7 @@
 //! | `client` | yes | `connect`, `Connector`, `ResumableLayer`, `TcpConnector` |
 //! | `server` | yes | `Listener`, `Acceptor` |
 //! | `transport` | by the two | `ResumableTransport`, `Handle`, `Config` |
+//! | `noise` | yes | `KeyPair`, `PublicKey`, `PresharedKey`; Noise in the [`protocol`] core |
 //! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
 //! | `metrics` | no | counters, gauges and histograms for the recorder of the `metrics` facade; the module `metrics` lists them |
 //!
@@ -121,6 +122,8 @@ mod integrations;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 pub mod protocol;
+#[cfg(feature = "noise")]
+mod security;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "transport")]
@@ -143,6 +146,9 @@ pub use error::{
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use protocol::Stats;
+#[cfg(feature = "noise")]
+#[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
+pub use security::{KeyError, KeyKind, KeyPair, PresharedKey, PublicKey};
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub use server::{Accepted, Acceptor, Listener, SessionInfo, Sessions};

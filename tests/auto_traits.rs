@@ -52,6 +52,13 @@ fn the_core_is_send_sync_unpin_and_static() {
     assert_all!(Proof, ResumeReply, ResumeRequest);
 }
 
+#[cfg(feature = "noise")]
+#[test]
+fn keys_are_send_sync_unpin_and_static() {
+    use unbroken::{KeyError, KeyKind, KeyPair, PresharedKey, PublicKey};
+    assert_all!(KeyError, KeyKind, KeyPair, PresharedKey, PublicKey);
+}
+
 #[test]
 fn the_native_wire_is_send_sync_unpin_and_static() {
     use native::{

@@ -118,6 +118,12 @@ mod config;
 mod error;
 #[cfg(feature = "transport")]
 mod integrations;
+#[cfg(feature = "transport")]
+#[cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    allow(dead_code, unused_imports, reason = "each end uses its part")
+)]
+mod link;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;

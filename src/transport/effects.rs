@@ -2,8 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::link::BoxLink;
-use crate::error::Error;
+use crate::{error::Error, link::BoxLink};
 
 /// Whoever asked for a migration, waiting to hear how it went.
 pub(super) type Migration = oneshot::Sender<Result<(), Error>>;

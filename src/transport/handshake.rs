@@ -9,9 +9,9 @@ use std::{
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
-use super::link::{self, BoxLink};
 use crate::{
     error::Error,
+    link::{self, BoxLink},
     protocol::handshake::{self, Handshake},
 };
 

@@ -6,7 +6,6 @@ mod effects;
 mod handle;
 mod handshake;
 mod keeper;
-mod link;
 mod log;
 mod metrics;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -36,13 +35,13 @@ pub(crate) use self::{
     clock::now,
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
-    link::{BoxLink, close_in_order},
     log::Chain,
     metrics::handshake_refused,
     shared::Shared,
     unless::unless,
 };
 use self::{session_io::SessionIo, shared::Way};
+pub(crate) use crate::link::{BoxLink, close_in_order};
 
 /// A byte stream that survives the loss of what carries it.
 ///

@@ -17,13 +17,13 @@ use super::{
     any_session::AnySession,
     clock::now,
     effects::{Effects, Migration},
-    link::{self, BoxLink},
     log,
     metrics::Recorder,
     state::{LinkState, SessionId},
 };
 use crate::{
     error::{CloseReason, Error},
+    link::{self, BoxLink},
     protocol::{LinkId, Phase, Role},
 };
 

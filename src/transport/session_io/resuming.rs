@@ -3,12 +3,12 @@
 use super::{Attached, Closing, Need, SessionIo};
 use crate::{
     error::Error,
+    link::BoxLink,
     protocol::{LinkId, Phase, Role},
     transport::{
         any_session::AnySession,
         clock::now,
         effects::{Effects, Migration},
-        link::BoxLink,
     },
 };
 

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 use super::Shared;
 use crate::{
     error::{CloseReason, Error, ResumeError},
+    link::BoxLink,
     protocol::{
         LinkId,
         native::{self, ClientResume, Reject, SessionSecret, Tombstone},
@@ -13,7 +14,6 @@ use crate::{
     transport::{
         any_session::AnySession,
         clock::now,
-        link::BoxLink,
         session_io::{Need, SessionIo},
         wakers::lock,
     },

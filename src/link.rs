@@ -1,4 +1,4 @@
-//! The underlying connection, whatever it is.
+//! The underlying connection, whatever it is, and how it is used without trusting it.
 
 use std::{
     future::poll_fn,
@@ -19,8 +19,8 @@ pub(crate) type BoxLink = Box<dyn Link>;
 
 /// Reads from `link`, and returns how many bytes it appended to `buf`; 0 is its end. Unless it does, `buf` is filled as far as before:
 /// bytes that are not counted must not reach the application.
-pub(super) fn poll_read(
-    link: &mut BoxLink,
+pub(crate) fn poll_read<L: AsyncRead + Unpin + ?Sized>(
+    link: &mut L,
     cx: &mut Context<'_>,
     buf: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<usize>> {
@@ -41,8 +41,8 @@ pub(super) fn poll_read(
 }
 
 /// Writes to `link` from pieces, not all of which are empty, and returns how many bytes it took: at least one.
-pub(super) fn poll_write<const N: usize>(
-    link: &mut BoxLink,
+pub(crate) fn poll_write<L: AsyncWrite + Unpin + ?Sized, const N: usize>(
+    link: &mut L,
     cx: &mut Context<'_>,
     pieces: [&[u8]; N],
 ) -> Poll<io::Result<usize>> {
@@ -68,7 +68,9 @@ pub(super) fn poll_write<const N: usize>(
 
 /// Ends the write side of `link` and discards what comes in until its end: closing over unread input can destroy what is under way to
 /// the peer. Bounded by nothing but the caller's timeout.
-pub(crate) async fn close_in_order(mut link: BoxLink) -> io::Result<()> {
+pub(crate) async fn close_in_order(
+    mut link: impl AsyncRead + AsyncWrite + Unpin,
+) -> io::Result<()> {
     poll_fn(|cx| Pin::new(&mut link).poll_shutdown(cx)).await?;
     let mut scratch = [0; 256];
     while poll_fn(|cx| poll_read(&mut link, cx, &mut ReadBuf::new(&mut scratch))).await? > 0 {}

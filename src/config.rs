@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::{
     error::ConfigError,
     protocol::{
-        native,
+        Role, native,
         snet::{self, CipherChoice, Direction, StreamCipher},
     },
+    security::Security,
 };
 
 /// The longest duration any setting takes; points in time so far ahead still exist.
@@ -31,7 +32,7 @@ const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 /// | setting | default |
 /// |---|---|
 /// | [`snet`](Self::snet) | not spoken |
-/// | [`security`](Self::security) | [`Security::none`] |
+/// | [`security`](Self::security) | [`Security::anonymous`]: encrypted, nobody authenticated |
 /// | [`window`](Self::window) | 1 MiB |
 /// | [`keepalive`](Self::keepalive) | ping after 15 seconds of silence, dead after 30 |
 /// | [`resume_window`](Self::resume_window) | 5 minutes |
@@ -62,7 +63,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             snet: None,
-            security: Security::none(),
+            security: Security::default(),
             window: 1 << 20,
             ping_after: Duration::from_secs(15),
             dead_after: Duration::from_secs(30),
@@ -94,7 +95,8 @@ impl Config {
         self
     }
 
-    /// What protects the links of native sessions. Both ends have to choose alike. Default: [`Security::none`], the only one so far.
+    /// What protects the links of native sessions. Both ends have to choose what fits together; [`Security`] says what each protects
+    /// from. Default: [`Security::anonymous`]. Without the feature `noise` there is only [`Security::none`], which has to be chosen.
     #[must_use]
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
@@ -191,8 +193,8 @@ impl Config {
         self
     }
 
-    /// Checks everything, once, where it is used.
-    pub(crate) fn validate(self) -> Result<Valid, ConfigError> {
+    /// Checks everything, once, where it is used: at an end of this role.
+    pub(crate) fn validate(self, role: Role) -> Result<Valid, ConfigError> {
         let silence = self.snet.as_ref().and_then(Snet::effective_silence);
         for (field, duration) in [
             ("resume_window", self.resume_window),
@@ -251,9 +253,28 @@ impl Config {
         if self.max_handshakes == 0 {
             return wrong("max_handshakes", "a server needs at least one");
         }
-        // There is one so far, and nothing to check about it.
-        let Security(()) = self.security;
+        if let Err(problem) = self.security.check(role) {
+            return wrong("security", problem);
+        }
+        if let (Some(snet), true) = (&self.snet, self.security.authenticates()) {
+            match role {
+                Role::Client => {
+                    return wrong(
+                        "snet",
+                        "it authenticates nobody, and a client speaks it in place of what `security` asks for",
+                    );
+                }
+                Role::Server if !snet.unauthenticated => {
+                    return wrong(
+                        "snet",
+                        "whoever speaks it gets past what `security` asks for; `Snet::unauthenticated` says that this is meant",
+                    );
+                }
+                Role::Server => {}
+            }
+        }
         Ok(Valid {
+            security: self.security,
             native: native::Settings {
                 window: self.window,
                 resume_window: self.resume_window,
@@ -304,6 +325,7 @@ fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Config
 /// A configuration that has been checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Valid {
+    pub(crate) security: Security,
     pub(crate) native: native::Settings,
     /// A client that has these speaks snet, a server accepts it.
     pub(crate) snet: Option<snet::Settings>,
@@ -316,21 +338,6 @@ pub(crate) struct Valid {
     pub(crate) max_sessions: usize,
     pub(crate) max_handshakes: usize,
     pub(crate) route: u32,
-}
-
-/// What protects the links of a session that speaks native.
-///
-/// Whatever is chosen, both ends prove to each other on every resume that they hold the session's secret, and a resume that does not
-/// touches nothing.
-#[derive(Clone, Debug)]
-pub struct Security(());
-
-impl Security {
-    /// Nothing: TLS, a Unix socket or loopback is below. Whoever is on the path reads and changes everything, the session's secret
-    /// included.
-    pub fn none() -> Self {
-        Self(())
-    }
 }
 
 /// How a session speaks snet.
@@ -359,6 +366,7 @@ pub struct Snet {
     /// `None` for the default.
     silence: Option<Option<Duration>>,
     fin_is_close: bool,
+    unauthenticated: bool,
 }
 
 impl Snet {
@@ -404,6 +412,7 @@ impl Snet {
             socket_buffer: None,
             silence: None,
             fin_is_close: false,
+            unauthenticated: false,
         }
     }
 
@@ -444,6 +453,14 @@ impl Snet {
     #[must_use]
     pub fn fin_is_close(mut self, yes: bool) -> Self {
         self.fin_is_close = yes;
+        self
+    }
+
+    /// For a server whose [`security`](Config::security) authenticates its native clients: that those who speak snet prove nothing is
+    /// meant. Without it such a configuration is refused, since whoever speaks snet would get past what was asked for.
+    #[must_use]
+    pub fn unauthenticated(mut self) -> Self {
+        self.unauthenticated = true;
         self
     }
 

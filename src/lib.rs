@@ -128,7 +128,7 @@ mod link;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 pub mod protocol;
-#[cfg(feature = "noise")]
+#[cfg(any(feature = "transport", feature = "noise"))]
 mod security;
 #[cfg(feature = "server")]
 mod server;
@@ -144,7 +144,7 @@ mod transport;
 pub use client::{Connecting, Connector, ResumableLayer, Target, TcpConnector, connect};
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
-pub use config::{Config, Security, Snet};
+pub use config::{Config, Snet};
 pub use error::{
     BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, Refusal, RejectCode,
     ResumeError, reset,
@@ -152,6 +152,12 @@ pub use error::{
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use protocol::Stats;
+#[cfg(feature = "noise")]
+#[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
+pub use protocol::noise::Suite;
+#[cfg(feature = "transport")]
+#[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
+pub use security::Security;
 #[cfg(feature = "noise")]
 #[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
 pub use security::{KeyError, KeyKind, KeyPair, PresharedKey, PublicKey};

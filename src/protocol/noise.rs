@@ -37,6 +37,7 @@ use snow::{
 };
 use zeroize::Zeroizing;
 
+use super::native::{security, suite};
 use crate::error::HandshakeError;
 
 /// Length of every key, in bytes.
@@ -73,6 +74,16 @@ pub enum Pattern {
 impl Pattern {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Nn, Self::NnPsk0, Self::Nk, Self::Ik];
+
+    /// Its place in a prelude, one of native's [`security`](crate::protocol::native::security).
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Nn => security::NN,
+            Self::NnPsk0 => security::NN_PSK0,
+            Self::Nk => security::NK,
+            Self::Ik => security::IK,
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -126,6 +137,14 @@ impl Suite {
             Self::AesGcm
         } else {
             Self::ChaChaPoly
+        }
+    }
+
+    /// Its place in a prelude, one of native's [`suite`](crate::protocol::native::suite).
+    pub fn code(self) -> u8 {
+        match self {
+            Self::AesGcm => suite::AES_GCM_SHA256,
+            Self::ChaChaPoly => suite::CHACHA_POLY_BLAKE2S,
         }
     }
 

@@ -48,7 +48,6 @@ impl PublicKey {
     }
 
     /// A key that a handshake has shown, of any order.
-    #[allow(dead_code, reason = "servers read it from a handshake")]
     pub(crate) fn shown(bytes: Key) -> Self {
         Self(bytes)
     }
@@ -134,7 +133,6 @@ impl KeyPair {
         self.public
     }
 
-    #[allow(dead_code, reason = "handshakes are run with it")]
     pub(crate) fn private(&self) -> &Key {
         self.private.bytes()
     }
@@ -216,7 +214,6 @@ impl PresharedKey {
         Ok(Self(Secret::new(&*random()?)))
     }
 
-    #[allow(dead_code, reason = "handshakes are run with it")]
     pub(crate) fn bytes(&self) -> &Key {
         self.0.bytes()
     }

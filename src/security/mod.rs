@@ -1,5 +1,19 @@
-//! What protects links: keys.
+//! What protects links.
 
+#[cfg(feature = "transport")]
+#[cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    allow(dead_code, reason = "each end uses its part")
+)]
+mod choice;
+#[cfg(feature = "noise")]
+#[cfg_attr(
+    not(feature = "transport"),
+    allow(dead_code, reason = "handshakes are run with them there")
+)]
 mod keys;
 
+#[cfg(feature = "transport")]
+pub use choice::Security;
+#[cfg(feature = "noise")]
 pub use keys::{KeyError, KeyKind, KeyPair, PresharedKey, PublicKey};

@@ -10,6 +10,8 @@ use std::{
 use tokio::time::timeout;
 
 use super::registry::Registry;
+#[cfg(feature = "noise")]
+use crate::security::PublicKey;
 use crate::{
     error::reset,
     protocol::Stats,
@@ -50,6 +52,10 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// Where its newest link comes from, if it came through a [`Listener`](crate::Listener).
     pub peer_addr: Option<SocketAddr>,
+    /// The public key that its client has proved to hold, if the [security](crate::Security) has it show one.
+    #[cfg(feature = "noise")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
+    pub peer_identity: Option<PublicKey>,
     /// What its link is doing.
     pub state: LinkState,
     /// How long ago it was opened.
@@ -72,6 +78,8 @@ impl Sessions {
             .map(|session| SessionInfo {
                 id: session.id(),
                 peer_addr: session.peer_addr(),
+                #[cfg(feature = "noise")]
+                peer_identity: session.peer_identity(),
                 age: now.saturating_duration_since(session.opened()),
                 stats: session.stats(),
                 state: Handle::new(session).state(),

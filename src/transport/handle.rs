@@ -8,6 +8,8 @@ use super::{
     shared::Shared,
     state::{LinkState, SessionId},
 };
+#[cfg(feature = "noise")]
+use crate::security::PublicKey;
 use crate::{
     error::{CloseReason, Error},
     protocol::Stats,
@@ -34,6 +36,14 @@ impl Handle {
     /// Where the session's newest link comes from, if it came through a [`Listener`](crate::Listener).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.shared.peer_addr()
+    }
+
+    /// The public key that the session's peer has proved to hold; see
+    /// [`ResumableTransport::peer_identity`](crate::ResumableTransport::peer_identity).
+    #[cfg(feature = "noise")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
+    pub fn peer_identity(&self) -> Option<PublicKey> {
+        self.shared.peer_identity()
     }
 
     /// What the link is doing now.

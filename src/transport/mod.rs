@@ -37,11 +37,13 @@ pub(crate) use self::{
     keeper::{BoxFuture, Redial, keep},
     log::Chain,
     metrics::handshake_refused,
-    shared::Shared,
+    shared::{Peer, Shared},
     unless::unless,
 };
 use self::{session_io::SessionIo, shared::Way};
 pub(crate) use crate::link::{BoxLink, close_in_order};
+#[cfg(feature = "noise")]
+use crate::security::PublicKey;
 
 /// A byte stream that survives the loss of what carries it.
 ///
@@ -87,6 +89,15 @@ impl ResumableTransport {
     /// Watches and steers the session, also after the transport was moved into something else.
     pub fn handle(&self) -> Handle {
         Handle::new(self.shared.clone())
+    }
+
+    /// The public key that the peer has proved to hold, on the link that opened the session and on every one since: at a server the
+    /// client's, with [`Security::authorize`](crate::Security::authorize); at a client the server's, with
+    /// [`server_key`](crate::Security::server_key) and [`mutual`](crate::Security::mutual). With any other security there is none.
+    #[cfg(feature = "noise")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
+    pub fn peer_identity(&self) -> Option<PublicKey> {
+        self.shared.peer_identity()
     }
 }
 

@@ -20,10 +20,21 @@ use super::{
     state::{LinkState, SessionId},
     wakers::{Direction, KeeperWaker, Left, lock},
 };
+#[cfg(feature = "noise")]
+use crate::security::PublicKey;
 use crate::{
     error::{CloseReason, Error},
     protocol::{Role, Stats},
 };
+
+/// Who is at the other end, as far as that is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peer {
+    /// Where its newest link comes from.
+    pub(crate) addr: Option<SocketAddr>,
+    /// The public key it has proved to hold.
+    pub(crate) key: Option<[u8; 32]>,
+}
 
 /// A session with its link behind one short lock, and those it wakes.
 ///
@@ -36,6 +47,8 @@ pub(crate) struct Shared {
     opened: Instant,
     /// Where the newest link comes from, if that is known.
     peer_addr: Mutex<Option<SocketAddr>>,
+    /// The public key the peer has proved to hold on every link, if there is one.
+    peer_key: Option<[u8; 32]>,
     io: Mutex<SessionIo>,
     read: Arc<Direction>,
     write: Arc<Direction>,
@@ -47,11 +60,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// `patience` is how long the closing of a link may take.
-    pub(crate) fn new(
-        session: impl Into<AnySession>,
-        patience: Duration,
-        peer_addr: Option<SocketAddr>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(session: impl Into<AnySession>, patience: Duration, peer: Peer) -> Arc<Self> {
         let session = session.into();
         let keeper = Arc::new(KeeperWaker::default());
         let read = Direction::new(keeper.clone());
@@ -67,7 +76,8 @@ impl Shared {
             role,
             protocol,
             opened: now(),
-            peer_addr: Mutex::new(peer_addr),
+            peer_addr: Mutex::new(peer.addr),
+            peer_key: peer.key,
             state: watch::Sender::new(io.state()),
             io: Mutex::new(io),
             read,
@@ -104,6 +114,12 @@ impl Shared {
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         *lock(&self.peer_addr)
+    }
+
+    /// The public key that the peer has proved to hold.
+    #[cfg(feature = "noise")]
+    pub(crate) fn peer_identity(&self) -> Option<PublicKey> {
+        self.peer_key.map(PublicKey::shown)
     }
 
     pub(super) fn watch(&self) -> &watch::Sender<LinkState> {

@@ -57,26 +57,8 @@ impl ClientProtection {
         match self {
             Self::None => (security::NONE, suite::NONE),
             #[cfg(feature = "noise")]
-            Self::Noise { keys, suite, .. } => (pattern_code(keys.pattern()), suite_code(*suite)),
+            Self::Noise { keys, suite, .. } => (keys.pattern().code(), suite.code()),
         }
-    }
-}
-
-#[cfg(feature = "noise")]
-fn pattern_code(pattern: Pattern) -> u8 {
-    match pattern {
-        Pattern::Nn => security::NN,
-        Pattern::NnPsk0 => security::NN_PSK0,
-        Pattern::Nk => security::NK,
-        Pattern::Ik => security::IK,
-    }
-}
-
-#[cfg(feature = "noise")]
-fn suite_code(suite: Suite) -> u8 {
-    match suite {
-        Suite::AesGcm => suite::AES_GCM_SHA256,
-        Suite::ChaChaPoly => suite::CHACHA_POLY_BLAKE2S,
     }
 }
 
@@ -199,9 +181,9 @@ impl ServerCover {
             ServerProtection::Noise { keys, ephemeral } => {
                 let pattern = keys.pattern();
                 let mut suites = Suite::ALL.into_iter();
-                let suite = suites.find(|suite| suite_code(*suite) == prelude.suite);
+                let suite = suites.find(|suite| suite.code() == prelude.suite);
                 match suite {
-                    Some(suite) if pattern_code(pattern) == prelude.security => {
+                    Some(suite) if pattern.code() == prelude.security => {
                         let prologue = prelude.encode();
                         let responder = Responder::new(keys, suite, &prologue, ephemeral);
                         Ok(Self::Waiting(pattern, responder))

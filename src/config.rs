@@ -17,6 +17,8 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const DEFAULT_SILENCE: Duration = Duration::from_secs(30);
 /// The smallest and the largest window or history, in bytes.
 const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
+/// What the longest payload of a frame may be: that of DATA, to the longest a header can announce.
+const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FRAME;
 
 /// How a session behaves, for either end of it.
 ///
@@ -39,6 +41,7 @@ const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 seconds |
 /// | [`linger`](Self::linger) | 60 seconds |
 /// | [`retry`](Self::retry) | 50 milliseconds, doubling up to 10 seconds |
+/// | [`max_frame`](Self::max_frame) | 65,536 bytes |
 /// | [`max_sessions`](Self::max_sessions) | 100,000 |
 /// | [`max_handshakes`](Self::max_handshakes) | 4,096 |
 /// | [`route`](Self::route) | 0 |
@@ -54,6 +57,7 @@ pub struct Config {
     linger: Duration,
     retry_first: Duration,
     retry_cap: Duration,
+    max_frame: usize,
     max_sessions: usize,
     max_handshakes: usize,
     route: u32,
@@ -72,6 +76,7 @@ impl Default for Config {
             linger: Duration::from_secs(60),
             retry_first: Duration::from_millis(50),
             retry_cap: Duration::from_secs(10),
+            max_frame: *FRAME.start(),
             max_sessions: 100_000,
             max_handshakes: 4096,
             route: 0,
@@ -163,6 +168,17 @@ impl Config {
         self
     }
 
+    /// The longest payload of a frame, in bytes, that this end takes from a native peer. Default: 65,536. From that to 2^24 − 1.
+    ///
+    /// It concerns frames of types that this version does not know and that may be skipped, which some later one may send: data
+    /// comes in at most 65,536 bytes a frame, and everything else is shorter. A longer frame ends its link, as
+    /// [`ProtocolError::TooLong`](crate::ProtocolError::TooLong). Whatever is skipped takes time to read, and no memory.
+    #[must_use]
+    pub fn max_frame(mut self, bytes: usize) -> Self {
+        self.max_frame = bytes;
+        self
+    }
+
     /// How many sessions a server has at most, attached or detached. Links that would open one more are closed; their clients may
     /// try again.
     #[must_use]
@@ -247,6 +263,13 @@ impl Config {
                 return wrong("route", "snet's connection ids have 16 bits for it");
             }
         }
+        if !FRAME.contains(&self.max_frame) {
+            let (start, end) = (FRAME.start(), FRAME.end());
+            return wrong(
+                "max_frame",
+                format!("it has to be from {start} to {end} bytes"),
+            );
+        }
         if self.max_sessions == 0 {
             return wrong("max_sessions", "a server needs at least one");
         }
@@ -282,6 +305,7 @@ impl Config {
                 ping_after: self.ping_after,
                 dead_after: self.dead_after,
                 handshake_timeout: self.handshake_timeout,
+                max_frame: self.max_frame,
             },
             socket_buffer: self
                 .snet

@@ -275,6 +275,16 @@ pub enum ProtocolError {
         /// The length of the payload it announces, in bytes.
         len: u32,
     },
+    /// A frame that could be skipped, and is longer than this end [takes](crate::Config::max_frame).
+    #[error(
+        "a frame of type {frame:#04x} with a payload of {len} bytes, which is too long to be skipped"
+    )]
+    TooLong {
+        /// The frame's type.
+        frame: u8,
+        /// The length of the payload it announces, in bytes.
+        len: u32,
+    },
     /// A frame of a known type where it cannot stand.
     #[error("a frame of type {0:#04x} out of its place")]
     OutOfPlace(u8),

@@ -101,6 +101,7 @@
 //!     ping_after: Duration::from_secs(15),
 //!     dead_after: Duration::from_secs(30),
 //!     handshake_timeout: Duration::from_secs(10),
+//!     max_frame: native::MAX_DATA,
 //! };
 //! let now = Instant::now();
 //!

@@ -4,7 +4,7 @@ use unbroken::{
     CloseReason, RejectCode, ResumeError,
     protocol::{
         Arrived, Phase, Role, Session,
-        native::{Frame, Reject},
+        native::{Frame, MAX_FRAME, Reject, Settings},
     },
 };
 
@@ -137,7 +137,10 @@ fn snet_go_04_replayed_resume_request_of_a_lost_attempt_freezes_nothing() {
 #[test]
 fn snet_go_05_counts_of_the_peer_size_nothing() {
     for role in BOTH {
-        let settings = crate::core_scripted::settings(WINDOW);
+        let settings = Settings {
+            max_frame: MAX_FRAME,
+            ..crate::core_scripted::settings(WINDOW)
+        };
         let mut script = Scripted::attached_with(role, settings, u64::MAX);
         assert_eq!(script.session.room(), WINDOW);
         script.say(ack(0, u64::MAX));

@@ -232,6 +232,7 @@ fn times_beyond_all_time_never_come() {
             ping_after: Duration::MAX,
             dead_after: Duration::MAX,
             handshake_timeout: Duration::MAX,
+            ..settings(WINDOW)
         };
         let mut script = Scripted::attached_with(role, never, LIMIT);
         assert_eq!(script.due(), None);

@@ -8,7 +8,9 @@ use unbroken::{
     CloseReason, RejectCode, ResumeError,
     protocol::{
         Handshake, Role, Session, Stats,
-        native::{Answer, ClientOpen, ClientResume, Identity, NativeSession, Nonce, Settings},
+        native::{
+            Answer, ClientOpen, ClientResume, Identity, MAX_DATA, NativeSession, Nonce, Settings,
+        },
     },
 };
 
@@ -67,6 +69,7 @@ pub(crate) fn settings(window: usize, resume_window: Duration) -> Settings {
         ping_after: Duration::from_secs(15),
         dead_after: Duration::from_secs(30),
         handshake_timeout: Duration::from_secs(10),
+        max_frame: MAX_DATA,
     }
 }
 

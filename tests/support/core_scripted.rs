@@ -12,8 +12,8 @@ use unbroken::{
     protocol::{
         Arrived, Handshake, LinkId, Role, Session,
         native::{
-            CONFIRM_LEN, ClientResume, Decoder, Frame, Head, Hello, Identity, Item, NativeSession,
-            ServerHandshake, SessionSecret, Settings,
+            CONFIRM_LEN, ClientResume, Decoder, Frame, Head, Hello, Identity, Item, MAX_DATA,
+            NativeSession, ServerHandshake, SessionSecret, Settings,
         },
     },
 };
@@ -38,6 +38,7 @@ pub(crate) fn settings(window: usize) -> Settings {
         ping_after: PING_AFTER,
         dead_after: DEAD_AFTER,
         handshake_timeout: HANDSHAKE_TIMEOUT,
+        max_frame: MAX_DATA,
     }
 }
 

@@ -362,6 +362,7 @@ async fn no_key_shows_in_what_the_native_core_shows_of_itself() {
         ping_after: Duration::from_secs(15),
         dead_after: Duration::from_secs(30),
         handshake_timeout: Duration::from_secs(10),
+        max_frame: native::MAX_DATA,
     };
     shown.add(&settings);
     let mut session = NativeSession::new(Role::Server, identity, settings, Instant::now());

@@ -7,6 +7,8 @@ use crate::error::{ProtocolError, RejectCode};
 
 /// The most bytes one DATA frame carries.
 pub const MAX_DATA: usize = 65_536;
+/// The longest payload that a frame's header can announce.
+pub const MAX_FRAME: usize = (1 << 24) - 1;
 /// The most bytes a [`Head`] holds: a CONFIRM, an ATTACH, a PING, a PONG and the header of a DATA frame; or one of each frame that a
 /// session sends later.
 pub const HEAD_LEN: usize = 100;
@@ -231,10 +233,12 @@ pub struct Decoder {
     /// The frame that is coming in, as far as `have`: its header, and the payload of one that is no DATA and not skipped.
     frame: [u8; LONGEST],
     have: u8,
-    /// What is still to come of a DATA frame's payload.
-    data: u32,
-    /// What is still to come of a skipped frame's payload.
-    skip: u32,
+    /// Whether what is `left` is skipped. Otherwise it is DATA's.
+    skipping: bool,
+    /// What is still to come of a DATA frame's payload, or of a skipped one's.
+    left: u32,
+    /// The longest payload that is skipped.
+    most: u32,
 }
 
 /// What a [`Decoder`] found.
@@ -254,19 +258,26 @@ enum Class {
 }
 
 impl Decoder {
-    /// At the start of a frame.
+    /// At the start of a frame. Those of unknown types are skipped up to [`MAX_DATA`].
     pub const fn new() -> Self {
+        Self::with_max_frame(MAX_DATA)
+    }
+
+    /// The same, but those of unknown types are skipped up to `bytes` bytes of payload. Of DATA it takes [`MAX_DATA`] whatever that is.
+    pub const fn with_max_frame(bytes: usize) -> Self {
+        let most = if bytes < MAX_FRAME { bytes } else { MAX_FRAME };
         Self {
             frame: [0; LONGEST],
             have: 0,
-            data: 0,
-            skip: 0,
+            skipping: false,
+            left: 0,
+            most: most as u32,
         }
     }
 
     /// How many bytes of the DATA frame under way are still to come.
     pub fn data_left(&self) -> usize {
-        self.data as usize
+        if self.skipping { 0 } else { self.left as usize }
     }
 
     /// Takes bytes off the front of `input`: how many, and what they brought. Without an item all of `input` has been consumed; otherwise
@@ -274,20 +285,24 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// A frame that is unknown, has a wrong length, or belongs to a handshake. Every later call returns the same.
+    /// A frame that is unknown, has a wrong length, is too long to be skipped, or belongs to a handshake. Every later call returns the same.
     pub fn decode(&mut self, input: &[u8]) -> Result<(usize, Option<Item>), ProtocolError> {
-        if self.data > 0 && !input.is_empty() {
-            let count = input.len().min(self.data as usize);
-            // At most `data`.
-            self.data -= count as u32;
+        let data = self.data_left();
+        if data > 0 && !input.is_empty() {
+            let count = input.len().min(data);
+            // At most `left`.
+            self.left -= count as u32;
             return Ok((count, Some(Item::Payload(count))));
         }
         let mut used = 0;
         loop {
-            let skipped = (input.len() - used).min(self.skip as usize);
-            // At most `skip`.
-            self.skip -= skipped as u32;
-            used += skipped;
+            if self.skipping {
+                let skipped = (input.len() - used).min(self.left as usize);
+                // At most `left`.
+                self.left -= skipped as u32;
+                self.skipping = self.left > 0;
+                used += skipped;
+            }
 
             used += self.fill(&input[used..], HEADER_LEN);
             if self.complete(HEADER_LEN).is_none() {
@@ -298,13 +313,17 @@ impl Decoder {
             match classify(kind, len)? {
                 Class::Data => {
                     self.have = 0;
-                    self.data = len;
+                    self.left = len;
                     let len = len as usize;
                     return Ok((used, Some(Item::Frame(Frame::Data { len }))));
                 }
+                Class::Skip if len > self.most => {
+                    return Err(ProtocolError::TooLong { frame: kind, len });
+                }
                 Class::Skip => {
                     self.have = 0;
-                    self.skip = len;
+                    self.skipping = true;
+                    self.left = len;
                 }
                 Class::Control => {
                     let whole = HEADER_LEN + len as usize;

@@ -51,14 +51,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link that is to be handed the stream from `next` on.
-    pub(super) fn new(id: LinkId, next: u64, now: Instant) -> Self {
+    /// A link that is to be handed the stream from `next` on, and from which frames of so many bytes at most are skipped.
+    pub(super) fn new(id: LinkId, next: u64, max_frame: usize, now: Instant) -> Self {
         Self {
             id,
             head: Head::default(),
             payload: 0,
             next,
-            decoder: Decoder::default(),
+            decoder: Decoder::with_max_frame(max_frame),
             arriving: None,
             confirm: None,
             stated: None,

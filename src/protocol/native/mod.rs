@@ -18,7 +18,7 @@ use std::{fmt, time::Duration};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-pub use frame::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA, Reject};
+pub use frame::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA, MAX_FRAME, Reject};
 pub use handshake::{Answer, ClientOpen, ClientResume, Hello, ServerHandshake};
 pub use message::CONFIRM_LEN;
 pub(super) use prelude::FIRST_BYTE;

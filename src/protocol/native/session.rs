@@ -35,6 +35,8 @@ pub struct Settings {
     pub dead_after: Duration,
     /// How long a server may take to use a link that a client has confirmed.
     pub handshake_timeout: Duration,
+    /// The longest payload of a frame that is skipped because its type is not known. Longer ones end the link.
+    pub max_frame: usize,
 }
 
 /// What both ends know of a session once it is open.

@@ -91,7 +91,10 @@ type Decoded = Result<(Vec<Frame>, Vec<u8>), (Vec<Frame>, ProtocolError)>;
 
 /// Decodes the pieces of `wire` between `cuts`, holding the decoder to what it says of itself.
 fn decode(wire: &[u8], cuts: &[usize]) -> Decoded {
-    let mut decoder = Decoder::new();
+    decode_with(Decoder::new(), wire, cuts)
+}
+
+fn decode_with(mut decoder: Decoder, wire: &[u8], cuts: &[usize]) -> Decoded {
     let mut frames = Vec::new();
     let mut payloads = Vec::new();
     let mut at = 0;
@@ -191,7 +194,8 @@ fn only_the_lengths_of_a_type_are_taken() {
                 0x15 if len == 6 => Ok((4, None)),
                 0x00..=0x06 | 0x15 => wrong,
                 0x10..=0x14 => Err(ProtocolError::OutOfPlace(kind)),
-                0x80.. => Ok((4, None)),
+                0x80.. if len <= 65_536 => Ok((4, None)),
+                0x80.. => Err(ProtocolError::TooLong { frame: kind, len }),
                 _ => Err(ProtocolError::UnknownFrame(kind)),
             };
             assert_eq!(decoded, expected, "type {kind:#04x}, length {len}");
@@ -204,8 +208,30 @@ fn the_longest_frame_to_be_skipped_is_skipped_without_being_held() {
     let mut wire = Vec::new();
     Sent::Skipped(0x80, 0xff_ffff).put(&mut wire);
     Sent::Frame(Frame::Fin).put(&mut wire);
-    assert_eq!(decode(&wire, &[70_000]), Ok((vec![Frame::Fin], vec![])));
+    let decoder = Decoder::with_max_frame(MAX_FRAME);
+    let decoded = decode_with(decoder, &wire, &[70_000]);
+    assert_eq!(decoded, Ok((vec![Frame::Fin], vec![])));
     assert!(size_of::<Decoder>() <= 40);
+}
+
+#[test]
+fn a_frame_that_is_too_long_to_be_skipped_is_refused_by_its_header_and_no_other_frame_is() {
+    for most in [MAX_DATA, 70_000, MAX_FRAME - 1, MAX_FRAME, usize::MAX] {
+        for len in [MAX_DATA, MAX_DATA + 1, 70_000, 70_001, MAX_FRAME] {
+            let mut wire = Vec::new();
+            Sent::Data(vec![7; MAX_DATA]).put(&mut wire);
+            Sent::Skipped(0xfe, len).put(&mut wire);
+            let decoded = decode_with(Decoder::with_max_frame(most), &wire, &[9, MAX_DATA + 6]);
+            let data = Frame::Data { len: MAX_DATA };
+            if len <= most {
+                assert_eq!(decoded, Ok((vec![data], vec![7; MAX_DATA])));
+            } else {
+                let len = len as u32;
+                let error = ProtocolError::TooLong { frame: 0xfe, len };
+                assert_eq!(decoded, Err((vec![data], error)));
+            }
+        }
+    }
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl NativeSession {
     }
 
     fn switch(&mut self, id: LinkId, from: u64, confirm: [u8; CONFIRM_LEN], now: Instant) {
-        let mut link = Link::new(id, from, now);
+        let mut link = Link::new(id, from, self.settings.max_frame, now);
         link.confirm = Some(confirm);
         link.attach_by = now.checked_add(self.settings.handshake_timeout);
         self.life.number(id);
@@ -119,7 +119,7 @@ impl NativeSession {
         self.life.attach(id);
         self.acknowledged = self.acknowledged.max(received);
         self.gap_suspected = false;
-        self.link = Some(Link::new(id, received, now));
+        self.link = Some(Link::new(id, received, self.settings.max_frame, now));
         self.trim();
         Ok(())
     }

@@ -5,7 +5,9 @@ use crate::{
     error::ProtocolError,
     protocol::{
         Handshake, Session,
-        native::{CONFIRM_LEN, ClientProtection, Frame, Head, ServerHandshake, ServerProtection},
+        native::{
+            CONFIRM_LEN, ClientProtection, Frame, Head, MAX_DATA, ServerHandshake, ServerProtection,
+        },
     },
 };
 
@@ -26,6 +28,7 @@ fn session(role: Role, now: Instant) -> NativeSession {
         ping_after: Duration::from_secs(15),
         dead_after: Duration::from_secs(30),
         handshake_timeout: Duration::from_secs(10),
+        max_frame: MAX_DATA,
     };
     NativeSession::new(role, identity, settings, now)
 }

@@ -43,7 +43,11 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 /// | [`retry`](Self::retry) | 50 milliseconds, doubling up to 10 seconds |
 /// | [`max_frame`](Self::max_frame) | 65,536 bytes |
 /// | [`max_sessions`](Self::max_sessions) | 100,000 |
+/// | [`max_sessions_per_address`](Self::max_sessions_per_address) | 20,000 |
+/// | [`max_sessions_per_identity`](Self::max_sessions_per_identity) | 1,024 |
 /// | [`max_handshakes`](Self::max_handshakes) | 4,096 |
+/// | [`max_handshakes_per_address`](Self::max_handshakes_per_address) | 1,024 |
+/// | [`max_resumes_per_second`](Self::max_resumes_per_second) | 10,000 for each address |
 /// | [`route`](Self::route) | 0 |
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -59,7 +63,11 @@ pub struct Config {
     retry_cap: Duration,
     max_frame: usize,
     max_sessions: usize,
+    max_sessions_per_address: usize,
+    max_sessions_per_identity: usize,
     max_handshakes: usize,
+    max_handshakes_per_address: usize,
+    max_resumes_per_second: u32,
     route: u32,
 }
 
@@ -78,7 +86,11 @@ impl Default for Config {
             retry_cap: Duration::from_secs(10),
             max_frame: *FRAME.start(),
             max_sessions: 100_000,
+            max_sessions_per_address: 20_000,
+            max_sessions_per_identity: 1024,
             max_handshakes: 4096,
+            max_handshakes_per_address: 1024,
+            max_resumes_per_second: 10_000,
             route: 0,
         }
     }
@@ -179,22 +191,68 @@ impl Config {
         self
     }
 
-    /// How many sessions a server has at most, attached or detached. Links that would open one more are closed; their clients may
-    /// try again.
+    /// How many sessions a server has at most, attached or detached. Default: 100,000.
+    ///
+    /// Clients that would open one more are told that it is [busy](crate::RejectCode::Busy), and may try again in a second; where they
+    /// speak snet, the link is just closed.
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
         self
     }
 
+    /// How many of them one address may have opened. Default: 20,000, which is a large office or mobile carrier behind one
+    /// NAT, and leaves four fifths of [`max_sessions`](Self::max_sessions) to everybody else.
+    ///
+    /// A session counts for the address of the link that opened it, wherever it roams later, until it is over. Of IPv6 a /64 counts as
+    /// one address, since a single host has all of it; an IPv4-mapped address is the IPv4 address. Links whose address is not known
+    /// ([`Acceptor::accept`](crate::Acceptor::accept)) count for none. **Behind a proxy or a load balancer** that does not
+    /// pass the client's address on, all clients have the same: set this to `max_sessions` there. Refused as that is.
+    #[must_use]
+    pub fn max_sessions_per_address(mut self, sessions: usize) -> Self {
+        self.max_sessions_per_address = sessions;
+        self
+    }
+
+    /// How many of them a client may have opened that shows a key of its own, whatever its addresses. Default: 1,024. Refused as
+    /// [`max_sessions`](Self::max_sessions) is.
+    #[must_use]
+    pub fn max_sessions_per_identity(mut self, sessions: usize) -> Self {
+        self.max_sessions_per_identity = sessions;
+        self
+    }
+
     /// How many links may be in their handshake at a server at once. When that many are, the one whose peer has been silent for
-    /// longest makes room for a new one.
+    /// longest makes room for a new one. Default: 4,096.
     ///
     /// Four times as many sessions, at about 100 bytes each, may stand named but unproved: their clients have not been heard since
     /// they were told the session's id.
     #[must_use]
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
         self.max_handshakes = handshakes;
+        self
+    }
+
+    /// How many of them may come from one address, counted as [above](Self::max_sessions_per_address). When that many do, the one
+    /// of that address whose peer has been silent for longest makes room. Default: 1,024.
+    ///
+    /// So an address that floods costs nobody else's handshake. With a round trip of 100 ms a handshake takes 200 ms, so a quarter of
+    /// the places lets 5,000 clients a second in from behind one NAT or load balancer, while it takes four addresses that flood to
+    /// take all places. More than [`max_handshakes`](Self::max_handshakes) is no limit.
+    #[must_use]
+    pub fn max_handshakes_per_address(mut self, handshakes: usize) -> Self {
+        self.max_handshakes_per_address = handshakes;
+        self
+    }
+
+    /// How often in a second an address, counted as [above](Self::max_sessions_per_address), may try to resume sessions at a server,
+    /// whatever comes of it; a second's worth may come at once. Links whose address is not known share one account. Default:
+    /// 10,000, so that everybody behind a NAT can be back within seconds after their network was gone.
+    ///
+    /// Those beyond that are told to come again in a second; where they speak snet, the link is just closed.
+    #[must_use]
+    pub fn max_resumes_per_second(mut self, resumes: u32) -> Self {
+        self.max_resumes_per_second = resumes;
         self
     }
 
@@ -270,11 +328,25 @@ impl Config {
                 format!("it has to be from {start} to {end} bytes"),
             );
         }
-        if self.max_sessions == 0 {
-            return wrong("max_sessions", "a server needs at least one");
+        for (field, limit) in [
+            ("max_sessions", self.max_sessions),
+            ("max_sessions_per_address", self.max_sessions_per_address),
+            ("max_sessions_per_identity", self.max_sessions_per_identity),
+            ("max_handshakes", self.max_handshakes),
+            (
+                "max_handshakes_per_address",
+                self.max_handshakes_per_address,
+            ),
+        ] {
+            if limit == 0 {
+                return wrong(field, "a server needs at least one");
+            }
         }
-        if self.max_handshakes == 0 {
-            return wrong("max_handshakes", "a server needs at least one");
+        if self.max_resumes_per_second == 0 {
+            return wrong(
+                "max_resumes_per_second",
+                "without any, no session survives its first link",
+            );
         }
         if let Err(problem) = self.security.check(role) {
             return wrong("security", problem);
@@ -324,7 +396,11 @@ impl Config {
             retry_first: self.retry_first,
             retry_cap: self.retry_cap,
             max_sessions: self.max_sessions,
+            max_sessions_per_address: self.max_sessions_per_address,
+            max_sessions_per_identity: self.max_sessions_per_identity,
             max_handshakes: self.max_handshakes,
+            max_handshakes_per_address: self.max_handshakes_per_address,
+            max_resumes_per_second: self.max_resumes_per_second,
             route: self.route,
         })
     }
@@ -360,7 +436,11 @@ pub(crate) struct Valid {
     pub(crate) retry_first: Duration,
     pub(crate) retry_cap: Duration,
     pub(crate) max_sessions: usize,
+    pub(crate) max_sessions_per_address: usize,
+    pub(crate) max_sessions_per_identity: usize,
     pub(crate) max_handshakes: usize,
+    pub(crate) max_handshakes_per_address: usize,
+    pub(crate) max_resumes_per_second: u32,
     pub(crate) route: u32,
 }
 
@@ -546,8 +626,34 @@ mod tests {
             refused(config().retry(Duration::ZERO, second)),
             Some("retry")
         );
-        assert_eq!(refused(config().max_sessions(0)), Some("max_sessions"));
-        assert_eq!(refused(config().max_handshakes(0)), Some("max_handshakes"));
+        for none in [
+            ("max_sessions", config().max_sessions(0)),
+            (
+                "max_sessions_per_address",
+                config().max_sessions_per_address(0),
+            ),
+            (
+                "max_sessions_per_identity",
+                config().max_sessions_per_identity(0),
+            ),
+            ("max_handshakes", config().max_handshakes(0)),
+            (
+                "max_handshakes_per_address",
+                config().max_handshakes_per_address(0),
+            ),
+            ("max_resumes_per_second", config().max_resumes_per_second(0)),
+            ("max_frame", config().max_frame(65_535)),
+            ("max_frame", config().max_frame(1 << 24)),
+        ] {
+            let (field, config) = none;
+            assert_eq!(refused(config), Some(field));
+        }
+        assert_eq!(refused(config().max_frame((1 << 24) - 1)), None);
+        // Of no effect, but no mistake.
+        assert_eq!(
+            refused(config().max_handshakes(1).max_handshakes_per_address(9)),
+            None
+        );
         assert_eq!(refused(config().route(0xffff)), None);
         assert_eq!(refused(config().route(0x1_0000)), Some("route"));
         let snet = |snet| Config::new().snet(snet);

@@ -1,10 +1,12 @@
 //! Errors: one enum for what a user meets, kept whole inside every `io::Error`.
 
+mod limit;
 mod reject;
 pub mod reset;
 
 use std::{fmt, io, time::Duration};
 
+pub use limit::Limit;
 pub use reject::RejectCode;
 
 /// Any error, boxed: what services below and above speak.
@@ -48,9 +50,9 @@ pub enum Error {
     /// The peer's handshake cannot be right.
     #[error("the peer's handshake is wrong: {0}")]
     Handshake(#[from] HandshakeError),
-    /// The server has as many sessions or handshakes as it is configured to have, and gave this one up. The peer may try again.
+    /// The server has as much to do as it is configured to take on, by this limit, and gave the handshake up. The peer may try again.
     #[error("the server is full: {0}")]
-    Overloaded(&'static str),
+    Overloaded(Limit),
     /// The server gives no session, or no link for one, for now or for good.
     #[error("the server refused: {reason}")]
     Rejected {

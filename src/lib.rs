@@ -146,8 +146,8 @@ pub use client::{Connecting, Connector, ResumableLayer, Target, TcpConnector, co
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use config::{Config, Snet};
 pub use error::{
-    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, Refusal, RejectCode,
-    ResumeError, reset,
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, Limit, ProtocolError, Refusal,
+    RejectCode, ResumeError, reset,
 };
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]

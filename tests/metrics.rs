@@ -389,7 +389,7 @@ async fn a_server_counts_whom_it_refuses_and_why() {
     let connector = Connector::new(net.dialer(), config.clone());
     connector.clone().oneshot(()).await.expect_err("it is full");
     catch_up().await;
-    assert_eq!(refused("busy"), 1);
+    assert_eq!(refused("max_sessions"), 1);
     let sessions = net
         .acceptor()
         .sessions()

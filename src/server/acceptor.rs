@@ -13,12 +13,13 @@ use super::{
     handshakes::{Handshakes, Place},
     host::{Accepted, Arriving, Failed, Host},
     native,
+    owners::Source,
     registry::Registry,
     snet,
 };
 use crate::{
     config::{Config, Valid},
-    error::{ConfigError, Error, HandshakeError},
+    error::{ConfigError, Error, HandshakeError, Limit},
     protocol::handshake::ServerHandshake,
     transport::{BoxLink, Chain, close_in_order, exchange, handshake_refused, unless},
 };
@@ -70,7 +71,10 @@ impl Acceptor {
         Self {
             inner: config.validate().map(|config| {
                 Arc::new(Inner {
-                    handshakes: Handshakes::new(config.max_handshakes),
+                    handshakes: Handshakes::new(
+                        config.max_handshakes,
+                        config.max_handshakes_per_address,
+                    ),
                     host: Host {
                         registry: Arc::new(Registry::new(config.clone())),
                         config,
@@ -82,11 +86,13 @@ impl Acceptor {
 
     /// Finds out what a new link is for, and gives it to that. A peer that is refused is told before this returns.
     ///
+    /// Nothing is known of where the link comes from, so it counts for no address; see [`accept_from`](Self::accept_from).
+    ///
     /// # Errors
     ///
     /// - [`Error::Config`] if the configuration cannot be used;
     /// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the link fails, the peer does wrong or stalls;
-    /// - [`Error::Overloaded`] if there are too many handshakes or sessions;
+    /// - [`Error::Overloaded`] if there are too many handshakes, sessions or attempts to resume;
     /// - [`Error::ShutDown`] if the peer wants a new session, and the sessions are being [shut down](Sessions::shutdown);
     /// - [`Error::Resume`] if the peer's session cannot be resumed.
     ///
@@ -99,27 +105,68 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.accept_from(Box::new(link), None).await
+        self.accept_link(Box::new(link), None).await
     }
 
-    pub(super) async fn accept_from(
+    /// [`accept`](Self::accept) for a link whose peer's address is known: what the limits per address of the [`Config`] count by, and
+    /// what [`SessionInfo::peer_addr`](crate::SessionInfo::peer_addr) says.
+    ///
+    /// For links that are accepted here and then wrapped, in TLS for one. Behind a proxy, give the address of the client if the proxy tells
+    /// it and can be trusted to, not the proxy's own.
+    ///
+    /// ```no_run
+    /// use unbroken::{Accepted, Acceptor, Config};
+    ///
+    /// # async fn handshake(link: tokio::net::TcpStream) -> std::io::Result<tokio::net::TcpStream> { Ok(link) }
+    /// # async fn handle(transport: unbroken::ResumableTransport) {}
+    /// # async fn example(links: tokio::net::TcpListener) -> Result<(), Box<dyn std::error::Error>> {
+    /// let acceptor = Acceptor::new(Config::new());
+    /// loop {
+    ///     let (link, peer) = links.accept().await?;
+    ///     let acceptor = acceptor.clone();
+    ///     tokio::spawn(async move {
+    ///         // Such as that of tokio-rustls.
+    ///         let link = handshake(link).await?;
+    ///         if let Accepted::New(transport) = acceptor.accept_from(link, peer).await? {
+    ///             handle(transport).await;
+    ///         }
+    ///         Ok::<(), std::io::Error>(())
+    ///     });
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As with [`accept`](Self::accept).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`accept`](Self::accept).
+    pub async fn accept_from<S>(&self, link: S, peer_addr: SocketAddr) -> Result<Accepted, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.accept_link(Box::new(link), Some(peer_addr)).await
+    }
+
+    async fn accept_link(
         &self,
         link: BoxLink,
         peer_addr: Option<SocketAddr>,
     ) -> Result<Accepted, Error> {
         let inner = self.inner.as_ref().map_err(Clone::clone)?;
-        let (place, evicted) = inner.handshakes.enter();
-        let evicted = async {
-            // Sending and dropping the sender mean the same.
-            let _ = evicted.await;
-        };
+        let (place, evicted) = inner.handshakes.enter(peer_addr.map(Source::from));
         let span = tracing::debug_span!("accept", peer = peer_addr.map(tracing::field::display));
         async {
+            let mut limit = Limit::Handshakes;
+            let evicted = async {
+                // The sender is there for as long as the place is.
+                limit = evicted.await.unwrap_or(Limit::Handshakes);
+            };
             unless(evicted, inner.accept(link, &place, peer_addr))
                 .await
-                .unwrap_or(Err(Error::Overloaded(
-                    "this handshake was the slowest of too many",
-                )))
+                .unwrap_or_else(|| Err(Error::Overloaded(limit)))
                 .inspect_err(|error| refused(error, peer_addr))
         }
         .instrument(span)

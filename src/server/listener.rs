@@ -243,7 +243,7 @@ async fn accept_link(
     let prepared = socket::set_nodelay(&options, true)
         .and_then(|()| socket::set_keepalive(&options, Some(KEEPALIVE)));
     let accepted = match prepared {
-        Ok(()) => acceptor.accept_from(Box::new(link), Some(peer)).await,
+        Ok(()) => acceptor.accept_from(link, peer).await,
         Err(error) => {
             refused(&Error::Link(error), Some(peer));
             return;

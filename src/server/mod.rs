@@ -6,7 +6,9 @@ mod handshakes;
 mod host;
 mod listener;
 mod native;
+mod owners;
 mod registry;
+mod resume_rate;
 mod sessions;
 mod snet;
 

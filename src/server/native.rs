@@ -43,7 +43,7 @@ async fn open(
     mut machine: ServerHandshake,
     peer_window: u64,
 ) -> Result<Accepted, Failed> {
-    if let Err(denied) = server.registry.check_open() {
+    if let Err(denied) = server.registry.check_open(arriving.peer_addr, None) {
         return Err(turn_away(arriving.link, &mut machine, denied).await);
     }
     let opened = Opened {
@@ -66,7 +66,7 @@ async fn open(
         },
         received,
     ) = prove(arriving, &mut machine).await?;
-    match server.registry.prove(id, peer_addr) {
+    match server.registry.prove(id, peer_addr, None) {
         Ok(Proved::Opened(entry)) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
             let _ = entry.session().attach_native(link, 0, received);
@@ -87,6 +87,9 @@ async fn resume(
     id: Id,
     attempt: u32,
 ) -> Result<Accepted, Failed> {
+    if let Err(denied) = server.registry.check_resume(arriving.peer_addr) {
+        return Err(turn_away(arriving.link, &mut machine, denied).await);
+    }
     let id = SessionId::native(id);
     let (secret, received) = match consider(server, id, attempt) {
         Ok(granted) => granted,
@@ -99,7 +102,7 @@ async fn resume(
         },
         confirmed,
     ) = prove(arriving, &mut machine).await?;
-    match server.registry.prove(id, peer_addr) {
+    match server.registry.prove(id, peer_addr, None) {
         Ok(Proved::Opened(entry)) => {
             // As with an open.
             let _ = entry.session().attach_native(link, attempt, confirmed);
@@ -217,7 +220,7 @@ impl From<Denied> for Refused {
             error: denied.into(),
             code: Some(match denied {
                 Denied::Unknown => RejectCode::Unknown,
-                Denied::Full => RejectCode::Busy,
+                Denied::Full(_) => RejectCode::Busy,
                 Denied::Draining => RejectCode::ShuttingDown,
             }),
         }

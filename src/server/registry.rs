@@ -11,10 +11,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::aging::Aging;
+use super::{
+    aging::Aging,
+    owners::{ClientKey, Owner, Owners},
+    resume_rate::ResumeRate,
+};
 use crate::{
     config::Valid,
-    error::{Error, ResumeError},
+    error::{Error, Limit, ResumeError},
     protocol::{
         Role,
         native::{self, Identity, NativeSession, SessionSecret, Tombstone},
@@ -35,6 +39,7 @@ pub(super) struct Registry {
     tables: Mutex<Tables>,
     /// The number of the last snet resume request that arrived.
     requests: AtomicU64,
+    resume_rate: ResumeRate,
     population: watch::Sender<Population>,
     config: Valid,
 }
@@ -50,6 +55,8 @@ struct Population {
 
 struct Tables {
     sessions: HashMap<SessionId, Arc<Shared>>,
+    /// Whom those count for.
+    owners: Owners,
     unproved: Aging<SessionId, Named>,
     ended: Aging<SessionId, Tombstone>,
 }
@@ -84,13 +91,13 @@ pub(super) enum Proved {
     Ended(Tombstone),
 }
 
-/// Why a proof reaches no session.
+/// Why a link is given no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     /// There is none of this id, or no longer.
     Unknown,
-    /// There are as many as there may be.
-    Full,
+    /// As much is asked of the server as it takes on.
+    Full(Limit),
     /// The server is shutting down.
     Draining,
 }
@@ -99,7 +106,7 @@ impl From<Denied> for Error {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Unknown => ResumeError::Unknown.into(),
-            Denied::Full => Self::Overloaded("it has as many sessions as it may"),
+            Denied::Full(limit) => Self::Overloaded(limit),
             Denied::Draining => Self::ShutDown,
         }
     }
@@ -113,10 +120,12 @@ impl Registry {
         Self {
             tables: Mutex::new(Tables {
                 sessions: HashMap::new(),
+                owners: Owners::new(&config),
                 unproved: Aging::new(most, config.resume_window),
                 ended: Aging::new(most, config.resume_window),
             }),
             requests: AtomicU64::new(0),
+            resume_rate: ResumeRate::new(config.max_resumes_per_second, now()),
             population: watch::Sender::default(),
             config,
         }
@@ -127,15 +136,33 @@ impl Registry {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Whether a new session may be opened.
-    pub(super) fn check_open(&self) -> Result<(), Denied> {
-        let Population { count, draining } = *self.population.borrow();
-        if draining {
+    /// Whether a new session may be opened from there, by the client with this key.
+    ///
+    /// Before anything was spent on it; the proof finds out again, since others may have been faster.
+    pub(super) fn check_open(
+        &self,
+        peer_addr: Option<SocketAddr>,
+        client_key: Option<ClientKey>,
+    ) -> Result<(), Denied> {
+        self.check_room(&self.lock(), &Owner::new(peer_addr, client_key))
+    }
+
+    fn check_room(&self, tables: &Tables, owner: &Owner) -> Result<(), Denied> {
+        if self.is_draining() {
             Err(Denied::Draining)
-        } else if count >= self.config.max_sessions {
-            Err(Denied::Full)
+        } else if tables.sessions.len() >= self.config.max_sessions {
+            Err(Denied::Full(Limit::Sessions))
         } else {
+            tables.owners.check(owner).map_err(Denied::Full)
+        }
+    }
+
+    /// Whether another attempt to resume may come from there now. It counts.
+    pub(super) fn check_resume(&self, peer_addr: Option<SocketAddr>) -> Result<(), Denied> {
+        if self.resume_rate.take(peer_addr, now()) {
             Ok(())
+        } else {
+            Err(Denied::Full(Limit::ResumesPerSecond))
         }
     }
 
@@ -178,13 +205,15 @@ impl Registry {
         Some(Known::Ended(tombstone.clone()))
     }
 
-    /// A peer has proved to hold the secret of the session.
+    /// A peer has proved to hold the secret of the session. If that opens it, it counts for the address and the client's key from then
+    /// on.
     pub(super) fn prove(
         self: &Arc<Self>,
         id: SessionId,
         peer_addr: Option<SocketAddr>,
+        client_key: Option<ClientKey>,
     ) -> Result<Proved, Denied> {
-        let proved = self.find_or_open(id, peer_addr)?;
+        let proved = self.find_or_open(id, peer_addr, client_key)?;
         if let Proved::Opened(entry) = &proved {
             entry.session.begin();
         }
@@ -195,6 +224,7 @@ impl Registry {
         self: &Arc<Self>,
         id: SessionId,
         peer_addr: Option<SocketAddr>,
+        client_key: Option<ClientKey>,
     ) -> Result<Proved, Denied> {
         let mut tables = self.lock();
         if let Some(session) = tables.sessions.get(&id) {
@@ -207,14 +237,17 @@ impl Registry {
             return Err(Denied::Unknown);
         }
         // Otherwise it stays unproved, so that a resume may open it when there is room.
-        self.check_open()?;
+        let owner = Owner::new(peer_addr, client_key);
+        self.check_room(&tables, &owner)?;
         let named = tables.unproved.remove(&id).ok_or(Denied::Unknown)?;
         let session = self.start(id, named, peer_addr).ok_or(Denied::Unknown)?;
         tables.sessions.insert(id, session.clone());
+        tables.owners.add(&owner);
         self.counted(&tables);
         Ok(Proved::Opened(Entry {
             registry: self.clone(),
             session,
+            owner,
         }))
     }
 
@@ -260,11 +293,14 @@ impl Registry {
     }
 
     /// Forgets a session that is over, all but what its client may still have to be told.
-    fn remove(&self, session: &Shared) {
+    fn remove(&self, session: &Shared, owner: &Owner) {
         // Outside the lock: it is the session's own.
         let tombstone = session.tombstone();
         let mut tables = self.lock();
         let removed = tables.sessions.remove(&session.id());
+        if removed.is_some() {
+            tables.owners.remove(owner);
+        }
         if let Some(tombstone) = tombstone {
             tables.ended.insert(session.id(), tombstone, now());
         }
@@ -329,6 +365,7 @@ impl Tables {
 pub(super) struct Entry {
     registry: Arc<Registry>,
     session: Arc<Shared>,
+    owner: Owner,
 }
 
 impl Entry {
@@ -339,6 +376,6 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.registry.remove(&self.session);
+        self.registry.remove(&self.session, &self.owner);
     }
 }

@@ -50,7 +50,8 @@ pub struct Sessions {
 pub struct SessionInfo {
     /// Its name.
     pub id: SessionId,
-    /// Where its newest link comes from, if it came through a [`Listener`](crate::Listener).
+    /// Where its newest link comes from, if it came through a [`Listener`](crate::Listener) or
+    /// [`Acceptor::accept_from`](crate::Acceptor::accept_from).
     pub peer_addr: Option<SocketAddr>,
     /// The public key that its client has proved to hold, if the [security](crate::Security) has it show one.
     #[cfg(feature = "noise")]

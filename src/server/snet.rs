@@ -28,7 +28,7 @@ async fn open(
     mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
 ) -> Result<Accepted, Error> {
-    server.registry.check_open()?;
+    server.registry.check_open(arriving.peer_addr, None)?;
     let agreement = random::key_agreement()?;
     let id = server.registry.draw_snet_id()?;
     let key = machine
@@ -37,7 +37,7 @@ async fn open(
     let id = SessionId::snet(id);
     server.registry.name(id, Named::Snet(key));
     prove(&mut arriving, &mut machine).await?;
-    match server.registry.prove(id, arriving.peer_addr)? {
+    match server.registry.prove(id, arriving.peer_addr, None)? {
         Proved::Opened(entry) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
             let _ = entry
@@ -56,6 +56,8 @@ async fn resume(
     mut machine: ServerHandshake,
     request: ResumeRequest,
 ) -> Result<Accepted, Failed> {
+    // Without a word: zeros are final to a client.
+    server.registry.check_resume(arriving.peer_addr)?;
     let number = server.registry.number_request();
     let (key, counts) = match consider(server, &request) {
         Ok(granted) => granted,
@@ -77,7 +79,7 @@ async fn resume(
         |session: &Shared| session.attach_snet(link, number, request.counts, counts.received);
     match server
         .registry
-        .prove(SessionId::snet(request.id), peer_addr)?
+        .prove(SessionId::snet(request.id), peer_addr, None)?
     {
         Proved::Opened(entry) => {
             // As with an open.

@@ -12,7 +12,7 @@ mod on {
     use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
     use crate::{
-        error::{CloseReason, Error, HandshakeError, ResumeError},
+        error::{CloseReason, Error, HandshakeError, Limit, ResumeError},
         protocol::{Phase, Stats},
         transport::{any_session::AnySession, any_session::role_name, now, state::LinkState},
     };
@@ -206,7 +206,14 @@ mod on {
         match error {
             Error::Link(_) => "link",
             Error::HandshakeTimeout => "timeout",
-            Error::Overloaded(_) => "busy",
+            Error::Overloaded(limit) => match limit {
+                Limit::Handshakes => "max_handshakes",
+                Limit::HandshakesPerAddress => "max_handshakes_per_address",
+                Limit::Sessions => "max_sessions",
+                Limit::SessionsPerAddress => "max_sessions_per_address",
+                Limit::SessionsPerIdentity => "max_sessions_per_identity",
+                Limit::ResumesPerSecond => "max_resumes_per_second",
+            },
             Error::ShutDown => "shutting_down",
             Error::Handshake(error) => match error {
                 HandshakeError::FirstByte(_) | HandshakeError::Magic => "not_spoken",

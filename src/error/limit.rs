@@ -1,0 +1,38 @@
+//! The bounds of a server, as its errors name them.
+
+use std::fmt;
+
+/// A bound of a server's that has been reached, each of which is a setting of its [`Config`](crate::Config).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`max_handshakes`](crate::Config::max_handshakes).
+    Handshakes,
+    /// [`max_handshakes_per_address`](crate::Config::max_handshakes_per_address).
+    HandshakesPerAddress,
+    /// [`max_sessions`](crate::Config::max_sessions).
+    Sessions,
+    /// [`max_sessions_per_address`](crate::Config::max_sessions_per_address).
+    SessionsPerAddress,
+    /// [`max_sessions_per_identity`](crate::Config::max_sessions_per_identity).
+    SessionsPerIdentity,
+    /// [`max_resumes_per_second`](crate::Config::max_resumes_per_second).
+    ResumesPerSecond,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshakes => "this handshake was the slowest of too many",
+            Self::HandshakesPerAddress => {
+                "this handshake was the slowest of too many from its address"
+            }
+            Self::Sessions => "it has as many sessions as it may",
+            Self::SessionsPerAddress => "it has as many sessions from this address as it may",
+            Self::SessionsPerIdentity => "it has as many sessions of this client as it may",
+            Self::ResumesPerSecond => {
+                "more attempts to resume came from this address than it takes in a second"
+            }
+        })
+    }
+}

@@ -254,6 +254,9 @@ pub enum HandshakeError {
     /// The peer has other keys than this end, or what it sent was changed on the way.
     #[error("it cannot be decrypted: the peer has other keys, or somebody changed it on the way")]
     Decrypt,
+    /// The client's key is not let in.
+    #[error("the client's key is not let in")]
+    NotAuthorised,
     /// A message of the link's security has a length that it cannot have.
     #[error("a message of the link's security has {0} bytes, which it cannot have")]
     MessageLength(u16),
@@ -323,6 +326,9 @@ pub enum ResumeError {
     /// The request is not from the session's peer.
     #[error("the request's proof does not hold")]
     Proof,
+    /// The session was opened by a client with another key, or on a link with another protection.
+    #[error("the session is another client's, or its links are protected in another way")]
+    NotAuthorised,
     /// The peer says it has received more than was sent.
     #[error("the peer claims to have received more than was sent")]
     ReceivedTooMuch,

@@ -99,7 +99,7 @@ where
     }
 
     fn call(&mut self, target: T) -> Connecting {
-        let config = match self.config.clone().validate() {
+        let config = match self.config.clone().validate(Role::Client) {
             Ok(config) => Arc::new(config),
             Err(error) => return Connecting(Box::pin(std::future::ready(Err(error.into())))),
         };
@@ -140,8 +140,10 @@ async fn open(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
     }
 }
 
-async fn open_native(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
-    let mut machine = native::ClientOpen::new(config.native.window as u64);
+async fn open_native(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
+    let protection = config.security.for_client(random::bytes()?);
+    let mut machine = native::ClientOpen::new(config.native.window as u64, protection);
+    let mut link = AnyLink::from(link);
     exchange_in_time(&mut link, &mut machine, config).await?;
     if let Some(native::Reject { code, retry_after }) = machine.rejected() {
         return Err(Error::Rejected {
@@ -155,6 +157,7 @@ async fn open_native(mut link: BoxLink, config: &Valid) -> Result<Arc<Shared>, E
     let identity = native::Identity {
         id: opened.id,
         secret: opened.secret.clone(),
+        binding: config.security.client_binding(),
         route: opened.route,
         peer_window: opened.window,
     };

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{Config, Valid},
     error::{ConfigError, Error, HandshakeError, Limit},
-    protocol::handshake::ServerHandshake,
+    protocol::{Role, handshake::ServerHandshake},
     transport::{BoxLink, Chain, close_in_order, exchange, handshake_refused, unless},
 };
 
@@ -69,7 +69,7 @@ impl Acceptor {
     /// A configuration that cannot be used shows in [`accept`](Self::accept).
     pub fn new(config: Config) -> Self {
         Self {
-            inner: config.validate().map(|config| {
+            inner: config.validate(Role::Server).map(|config| {
                 Arc::new(Inner {
                     handshakes: Handshakes::new(
                         config.max_handshakes,

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     config::Valid,
     error::Error,
-    transport::{BoxLink, ResumableTransport, SessionId, keep},
+    protocol::native::Binding,
+    transport::{AnyLink, Peer, ResumableTransport, SessionId, keep},
 };
 
 /// Those whom handshakes give links and sessions to.
@@ -43,16 +44,34 @@ pub enum Accepted {
 
 /// A link whose handshake is under way, and where it comes from.
 pub(super) struct Arriving<'a> {
-    pub(super) link: BoxLink,
+    pub(super) link: AnyLink,
     pub(super) place: &'a Place,
     pub(super) peer_addr: Option<SocketAddr>,
+}
+
+impl Arriving<'_> {
+    /// Who is at the other end, before it has shown a key.
+    pub(super) fn peer(&self) -> Peer {
+        Peer {
+            addr: self.peer_addr,
+            key: None,
+        }
+    }
+
+    /// Who is at the other end, when it has shown what it is to.
+    pub(super) fn peer_with(&self, binding: &Binding) -> Peer {
+        Peer {
+            addr: self.peer_addr,
+            key: binding.client_key,
+        }
+    }
 }
 
 /// A handshake that came to nothing.
 pub(super) struct Failed {
     pub(super) error: Error,
     /// The link, if its peer has been told something that must reach it.
-    pub(super) told: Option<BoxLink>,
+    pub(super) told: Option<AnyLink>,
 }
 
 impl<E: Into<Error>> From<E> for Failed {

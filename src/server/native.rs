@@ -8,33 +8,66 @@ use super::{
 };
 use crate::{
     error::{Error, HandshakeError, RejectCode, ResumeError},
-    protocol::native::{Ended, Hello, Id, Opened, ServerHandshake, SessionSecret, Tombstone},
-    transport::{BoxLink, SessionId, exchange, random},
+    protocol::native::{
+        Binding, Ended, Hello, Id, Kind, Opened, Prelude, ServerHandshake, SessionSecret, Tombstone,
+    },
+    transport::{AnyLink, SessionId, exchange, random},
 };
 
 /// When a client is to try again that was turned away because the server has too much to do, or is shutting down.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A link whose client has said what it wants.
+/// A link whose client has announced what it wants.
 pub(super) async fn accept(
     server: &Host,
-    arriving: Arriving<'_>,
+    mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
 ) -> Result<Accepted, Failed> {
+    if let Some(prelude) = machine.prelude() {
+        // Before any cryptography: it is what floods would have this end do.
+        let allowed = match prelude.kind {
+            Kind::Open => server.registry.check_open(arriving.peer()),
+            Kind::Resume => server.registry.check_resume(arriving.peer_addr),
+        };
+        if let Err(denied) = allowed {
+            return Err(turn_away(arriving.link, &mut machine, denied).await);
+        }
+        if let Err(error) = uncover(server, &mut arriving, &mut machine, &prelude).await {
+            return Err(match error {
+                Error::Handshake(error) => turn_away(arriving.link, &mut machine, error).await,
+                error => error.into(),
+            });
+        }
+    }
+    if !server.config.security.admits(machine.binding().client_key) {
+        return Err(turn_away(arriving.link, &mut machine, HandshakeError::NotAuthorised).await);
+    }
     match machine.hello() {
         Some(Hello::Open { window }) => open(server, arriving, machine, window).await,
         Some(Hello::Resume { id, attempt, .. }) => {
             resume(server, arriving, machine, id, attempt).await
         }
-        Some(Hello::Unacceptable(code)) => {
-            let error = match code {
-                RejectCode::Version => HandshakeError::Version,
-                _ => HandshakeError::Security,
-            };
-            Err(turn_away(arriving.link, &mut machine, error).await)
+        Some(Hello::Unacceptable(_)) => {
+            Err(turn_away(arriving.link, &mut machine, HandshakeError::Version).await)
         }
         None => Err(HandshakeError::OutOfPlace.into()),
     }
+}
+
+/// Carries the handshake on until the client has said what it wants, under the link's protection if there is to be one.
+async fn uncover(
+    server: &Host,
+    arriving: &mut Arriving<'_>,
+    machine: &mut ServerHandshake,
+    prelude: &Prelude,
+) -> Result<(), Error> {
+    let security = &server.config.security;
+    let protection = security
+        .for_server(prelude, random::bytes()?)
+        .ok_or(HandshakeError::Security)?;
+    machine.proceed(protection)?;
+    let place = arriving.place;
+    exchange(&mut arriving.link, machine, || place.heard()).await
 }
 
 async fn open(
@@ -43,7 +76,9 @@ async fn open(
     mut machine: ServerHandshake,
     peer_window: u64,
 ) -> Result<Accepted, Failed> {
-    if let Err(denied) = server.registry.check_open(arriving.peer_addr, None) {
+    let binding = machine.binding();
+    let peer = arriving.peer_with(&binding);
+    if let Err(denied) = server.registry.check_open(peer) {
         return Err(turn_away(arriving.link, &mut machine, denied).await);
     }
     let opened = Opened {
@@ -57,16 +92,12 @@ async fn open(
     let id = SessionId::native(opened.id);
     let named = Named::Native {
         secret: opened.secret,
+        binding,
         peer_window,
     };
     server.registry.name(id, named);
-    let (
-        Arriving {
-            link, peer_addr, ..
-        },
-        received,
-    ) = prove(arriving, &mut machine).await?;
-    match server.registry.prove(id, peer_addr, None) {
+    let (link, received) = prove(arriving, &mut machine).await?;
+    match server.registry.prove(id, peer) {
         Ok(Proved::Opened(entry)) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
             let _ = entry.session().attach_native(link, 0, received);
@@ -87,22 +118,16 @@ async fn resume(
     id: Id,
     attempt: u32,
 ) -> Result<Accepted, Failed> {
-    if let Err(denied) = server.registry.check_resume(arriving.peer_addr) {
-        return Err(turn_away(arriving.link, &mut machine, denied).await);
-    }
     let id = SessionId::native(id);
-    let (secret, received) = match consider(server, id, attempt) {
+    let binding = machine.binding();
+    let peer = arriving.peer_with(&binding);
+    let (secret, received) = match consider(server, id, attempt, &binding) {
         Ok(granted) => granted,
         Err(error) => return Err(turn_away(arriving.link, &mut machine, error).await),
     };
     machine.resume(&secret, random::bytes()?, received);
-    let (
-        Arriving {
-            link, peer_addr, ..
-        },
-        confirmed,
-    ) = prove(arriving, &mut machine).await?;
-    match server.registry.prove(id, peer_addr, None) {
+    let (link, confirmed) = prove(arriving, &mut machine).await?;
+    match server.registry.prove(id, peer) {
         Ok(Proved::Opened(entry)) => {
             // As with an open.
             let _ = entry.session().attach_native(link, attempt, confirmed);
@@ -110,7 +135,7 @@ async fn resume(
         }
         Ok(Proved::Running(session)) => match session.attach_native(link, attempt, confirmed) {
             Ok(()) => {
-                session.came_from(peer_addr);
+                session.came_from(peer.addr);
                 Ok(Accepted::Resumed(id))
             }
             Err((error, link)) => Err(match session.tombstone() {
@@ -126,54 +151,87 @@ async fn resume(
     }
 }
 
-/// Whether a session may be resumed by such an attempt, with what secret, and how much of the client's stream has been received. Nothing
-/// the client said is believed yet.
+/// Whether a session may be resumed by such an attempt on a link like this, with what secret, and how much of the client's stream has been
+/// received. Nothing the client said is believed yet.
 fn consider(
     server: &Host,
     id: SessionId,
     attempt: u32,
+    binding: &Binding,
 ) -> Result<(SessionSecret, u64), ResumeError> {
-    if attempt == 0 {
-        // The number of the open.
-        return Err(ResumeError::Stale);
-    }
-    let remembered = |tombstone: Tombstone| match tombstone.end {
-        Ended::Rejected(RejectCode::Gap) => Err(ResumeError::Gap),
-        Ended::Rejected(_) => Err(ResumeError::Expired),
-        Ended::Reset(_) if Some(attempt) <= tombstone.last => Err(ResumeError::Stale),
-        Ended::Reset(_) => Ok((tombstone.secret, tombstone.received)),
+    let check = |opened_with: &Binding| {
+        if binding == opened_with {
+            Ok(())
+        } else {
+            Err(ResumeError::NotAuthorised)
+        }
+    };
+    let is_newer = |last: Option<u32>| {
+        // 0 is the number of the open.
+        if attempt == 0 || Some(attempt) <= last {
+            Err(ResumeError::Stale)
+        } else {
+            Ok(())
+        }
+    };
+    let remembered = |tombstone: Tombstone| {
+        check(&tombstone.binding)?;
+        match tombstone.end {
+            Ended::Rejected(RejectCode::Gap) => Err(ResumeError::Gap),
+            Ended::Rejected(_) => Err(ResumeError::Expired),
+            Ended::Reset(_) => {
+                is_newer(tombstone.last)?;
+                Ok((tombstone.secret, tombstone.received))
+            }
+        }
     };
     match server.registry.find(id) {
-        Some(Known::Session(session)) => match session.answer_native(attempt)? {
-            Ok(answer) => Ok(answer),
-            Err(tombstone) => remembered(tombstone),
-        },
-        Some(Known::Unproved(Named::Native { secret, .. })) => Ok((secret, 0)),
+        Some(Known::Session(session)) => {
+            check(&session.binding()?)?;
+            is_newer(None)?;
+            match session.answer_native(attempt)? {
+                Ok(answer) => Ok(answer),
+                Err(tombstone) => remembered(tombstone),
+            }
+        }
+        Some(Known::Unproved(Named::Native {
+            secret, binding, ..
+        })) => {
+            check(&binding)?;
+            is_newer(None)?;
+            Ok((secret, 0))
+        }
         Some(Known::Ended(tombstone)) => remembered(tombstone),
         Some(Known::Unproved(Named::Snet(_))) | None => Err(ResumeError::Unknown),
     }
 }
 
-/// Carries a handshake on that waits for the client's CONFIRM, and returns how much that says to have received.
-async fn prove<'a>(
-    mut arriving: Arriving<'a>,
+/// Carries a handshake on that waits for the client's CONFIRM, on the link as it is protected from now on; returns that, and how much the
+/// client says to have received.
+async fn prove(
+    mut arriving: Arriving<'_>,
     machine: &mut ServerHandshake,
-) -> Result<(Arriving<'a>, u64), Failed> {
+) -> Result<(AnyLink, u64), Failed> {
     let place = arriving.place;
-    match exchange(&mut arriving.link, machine, || place.heard()).await {
+    exchange(&mut arriving.link, machine, || place.heard()).await?;
+    #[cfg(feature = "noise")]
+    let mut link = arriving.link.protect(machine.take_records());
+    #[cfg(not(feature = "noise"))]
+    let mut link = arriving.link;
+    match exchange(&mut link, machine, || place.heard()).await {
         Ok(()) => {}
         Err(Error::Handshake(error @ HandshakeError::Proof)) => {
-            return Err(turn_away(arriving.link, machine, error).await);
+            return Err(turn_away(link, machine, error).await);
         }
         Err(error) => return Err(error.into()),
     }
     let confirmed = machine.proved().ok_or(HandshakeError::OutOfPlace)?;
-    Ok((arriving, confirmed))
+    Ok((link, confirmed))
 }
 
 /// Tells a client that has proved itself how its session ended.
 async fn tell_end(
-    mut link: BoxLink,
+    mut link: AnyLink,
     machine: &mut ServerHandshake,
     tombstone: &Tombstone,
     confirmed: u64,
@@ -208,6 +266,10 @@ impl From<HandshakeError> for Refused {
                 HandshakeError::Version => Some(RejectCode::Version),
                 HandshakeError::Security => Some(RejectCode::SecurityNotOffered),
                 HandshakeError::Proof => Some(RejectCode::BadProof),
+                // Whoever has another key is not let in either.
+                HandshakeError::NotAuthorised | HandshakeError::Decrypt => {
+                    Some(RejectCode::NotAuthorised)
+                }
                 _ => None,
             },
         }
@@ -236,6 +298,7 @@ impl From<ResumeError> for Refused {
                 ResumeError::Expired => Some(RejectCode::Expired),
                 ResumeError::Proof => Some(RejectCode::BadProof),
                 ResumeError::Gap => Some(RejectCode::Gap),
+                ResumeError::NotAuthorised => Some(RejectCode::NotAuthorised),
                 ResumeError::Stale => Some(RejectCode::Stale),
                 ResumeError::Ended | ResumeError::Closed => Some(RejectCode::Closed),
                 // What cannot be is the client's error.
@@ -247,7 +310,7 @@ impl From<ResumeError> for Refused {
 
 /// Tells a client that it is turned away, and why.
 async fn turn_away(
-    mut link: BoxLink,
+    mut link: AnyLink,
     machine: &mut ServerHandshake,
     refused: impl Into<Refused>,
 ) -> Failed {

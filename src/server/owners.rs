@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use crate::{config::Valid, error::Limit};
+use crate::{config::Valid, error::Limit, transport::Peer};
 
 /// An address as limits count it.
 ///
@@ -29,7 +29,7 @@ impl From<SocketAddr> for Source {
 }
 
 /// A client's public key.
-pub(super) type ClientKey = [u8; 32];
+type ClientKey = [u8; 32];
 
 /// Whom a session counts for, as far as that is known.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +40,10 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(addr: Option<SocketAddr>, key: Option<ClientKey>) -> Self {
+    pub(super) fn new(peer: Peer) -> Self {
         Self {
-            source: addr.map(Source::from),
-            key,
+            source: peer.addr.map(Source::from),
+            key: peer.key,
         }
     }
 }

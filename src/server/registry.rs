@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     aging::Aging,
-    owners::{ClientKey, Owner, Owners},
+    owners::{Owner, Owners},
     resume_rate::ResumeRate,
 };
 use crate::{
@@ -21,10 +21,10 @@ use crate::{
     error::{Error, Limit, ResumeError},
     protocol::{
         Role,
-        native::{self, Identity, NativeSession, SessionSecret, Tombstone},
+        native::{self, Binding, Identity, NativeSession, SessionSecret, Tombstone},
         snet::{self, Opened, SessionKey, SnetSession},
     },
-    transport::{SessionId, Shared, now, random},
+    transport::{Peer, SessionId, Shared, now, random},
 };
 
 /// How many sessions may stand named but unproved, and how many that are over may be remembered, for each handshake that may be in
@@ -66,6 +66,7 @@ struct Tables {
 pub(super) enum Named {
     Native {
         secret: SessionSecret,
+        binding: Binding,
         peer_window: u64,
     },
     Snet(SessionKey),
@@ -139,12 +140,8 @@ impl Registry {
     /// Whether a new session may be opened from there, by the client with this key.
     ///
     /// Before anything was spent on it; the proof finds out again, since others may have been faster.
-    pub(super) fn check_open(
-        &self,
-        peer_addr: Option<SocketAddr>,
-        client_key: Option<ClientKey>,
-    ) -> Result<(), Denied> {
-        self.check_room(&self.lock(), &Owner::new(peer_addr, client_key))
+    pub(super) fn check_open(&self, peer: Peer) -> Result<(), Denied> {
+        self.check_room(&self.lock(), &Owner::new(peer))
     }
 
     fn check_room(&self, tables: &Tables, owner: &Owner) -> Result<(), Denied> {
@@ -207,25 +204,15 @@ impl Registry {
 
     /// A peer has proved to hold the secret of the session. If that opens it, it counts for the address and the client's key from then
     /// on.
-    pub(super) fn prove(
-        self: &Arc<Self>,
-        id: SessionId,
-        peer_addr: Option<SocketAddr>,
-        client_key: Option<ClientKey>,
-    ) -> Result<Proved, Denied> {
-        let proved = self.find_or_open(id, peer_addr, client_key)?;
+    pub(super) fn prove(self: &Arc<Self>, id: SessionId, peer: Peer) -> Result<Proved, Denied> {
+        let proved = self.find_or_open(id, peer)?;
         if let Proved::Opened(entry) = &proved {
             entry.session.begin();
         }
         Ok(proved)
     }
 
-    fn find_or_open(
-        self: &Arc<Self>,
-        id: SessionId,
-        peer_addr: Option<SocketAddr>,
-        client_key: Option<ClientKey>,
-    ) -> Result<Proved, Denied> {
+    fn find_or_open(self: &Arc<Self>, id: SessionId, peer: Peer) -> Result<Proved, Denied> {
         let mut tables = self.lock();
         if let Some(session) = tables.sessions.get(&id) {
             return Ok(Proved::Running(session.clone()));
@@ -237,10 +224,10 @@ impl Registry {
             return Err(Denied::Unknown);
         }
         // Otherwise it stays unproved, so that a resume may open it when there is room.
-        let owner = Owner::new(peer_addr, client_key);
+        let owner = Owner::new(peer);
         self.check_room(&tables, &owner)?;
         let named = tables.unproved.remove(&id).ok_or(Denied::Unknown)?;
-        let session = self.start(id, named, peer_addr).ok_or(Denied::Unknown)?;
+        let session = self.start(id, named, peer).ok_or(Denied::Unknown)?;
         tables.sessions.insert(id, session.clone());
         tables.owners.add(&owner);
         self.counted(&tables);
@@ -251,27 +238,24 @@ impl Registry {
         }))
     }
 
-    fn start(
-        &self,
-        id: SessionId,
-        named: Named,
-        peer_addr: Option<SocketAddr>,
-    ) -> Option<Arc<Shared>> {
+    fn start(&self, id: SessionId, named: Named, peer: Peer) -> Option<Arc<Shared>> {
         let patience = self.config.handshake_timeout;
         Some(match named {
             Named::Native {
                 secret,
+                binding,
                 peer_window,
             } => {
                 let identity = Identity {
                     id: id.to_native(),
                     secret,
+                    binding,
                     route: self.config.route,
                     peer_window,
                 };
                 let settings = self.config.native.clone();
                 let session = NativeSession::new(Role::Server, identity, settings, now());
-                Shared::new(session, patience, peer_addr)
+                Shared::new(session, patience, peer)
             }
             Named::Snet(key) => {
                 let opened = Opened {
@@ -280,7 +264,7 @@ impl Registry {
                 };
                 let settings: snet::Settings = self.config.snet.clone()?;
                 let session = SnetSession::new(Role::Server, opened, settings, now());
-                Shared::new(session, patience, peer_addr)
+                Shared::new(session, patience, peer)
             }
         })
     }

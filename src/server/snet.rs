@@ -28,7 +28,7 @@ async fn open(
     mut arriving: Arriving<'_>,
     mut machine: ServerHandshake,
 ) -> Result<Accepted, Error> {
-    server.registry.check_open(arriving.peer_addr, None)?;
+    server.registry.check_open(arriving.peer())?;
     let agreement = random::key_agreement()?;
     let id = server.registry.draw_snet_id()?;
     let key = machine
@@ -37,7 +37,7 @@ async fn open(
     let id = SessionId::snet(id);
     server.registry.name(id, Named::Snet(key));
     prove(&mut arriving, &mut machine).await?;
-    match server.registry.prove(id, arriving.peer_addr, None)? {
+    match server.registry.prove(id, arriving.peer())? {
         Proved::Opened(entry) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
             let _ = entry

@@ -8,7 +8,7 @@ use crate::{
     link::BoxLink,
     protocol::{
         LinkId,
-        native::{self, ClientResume, Reject, SessionSecret, Tombstone},
+        native::{self, ClientProtection, ClientResume, Reject, SessionSecret, Tombstone},
         snet::{self, Counts, SessionKey},
     },
     transport::{
@@ -143,11 +143,12 @@ impl Shared {
     pub(crate) fn begin_native_resume(
         &self,
         nonce: native::Nonce,
+        protection: ClientProtection,
     ) -> Result<Option<ClientResume>, ResumeError> {
         if !self.wants_link() {
             return Ok(None);
         }
-        self.with_native(|session| session.resume(nonce))
+        self.with_native(|session| session.resume(nonce, protection))
     }
 
     /// See [`native::NativeSession::attach_opened`].
@@ -206,6 +207,11 @@ impl Shared {
                 session.answer(attempt)?,
             ))),
         })?
+    }
+
+    /// What the session's links have to be.
+    pub(crate) fn binding(&self) -> Result<native::Binding, ResumeError> {
+        self.with_native(|session| session.identity().binding)
     }
 
     /// See [`native::NativeSession::attach`]. The link comes back if the session does not take it.

@@ -155,6 +155,9 @@ pub use protocol::Stats;
 #[cfg(feature = "noise")]
 #[cfg_attr(docsrs, doc(cfg(feature = "noise")))]
 pub use protocol::noise::Suite;
+#[cfg(all(feature = "noise", feature = "transport"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "noise", feature = "transport"))))]
+pub use security::NoiseLink;
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use security::Security;

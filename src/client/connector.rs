@@ -27,7 +27,7 @@ use crate::{
         snet::{self, Counts, SnetSession},
     },
     transport::{
-        BoxFuture, BoxLink, Chain, ResumableTransport, Shared, exchange, keep, now, random,
+        AnyLink, BoxFuture, Chain, Peer, ResumableTransport, Shared, exchange, keep, now, random,
     },
 };
 
@@ -108,7 +108,7 @@ where
         let link = dial(&mut self.inner, target, config.socket_buffer);
         Connecting(Box::pin(async move {
             let link = link.await.map_err(Error::Dial)?;
-            let shared = open(link, &config).await?;
+            let shared = open(link.into(), &config).await?;
             tokio::spawn(keep(shared.clone(), Some(Box::new(redialer))));
             Ok(ResumableTransport::new(shared))
         }))
@@ -133,17 +133,17 @@ impl fmt::Debug for Connecting {
 }
 
 /// Opens a session on its first link.
-async fn open(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
+async fn open(link: AnyLink, config: &Valid) -> Result<Arc<Shared>, Error> {
     match &config.snet {
         Some(settings) => open_snet(link, config, settings).await,
         None => open_native(link, config).await,
     }
 }
 
-async fn open_native(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error> {
+async fn open_native(mut link: AnyLink, config: &Valid) -> Result<Arc<Shared>, Error> {
     let protection = config.security.for_client(random::bytes()?);
+    let binding = protection.binding();
     let mut machine = native::ClientOpen::new(config.native.window as u64, protection);
-    let mut link = AnyLink::from(link);
     exchange_in_time(&mut link, &mut machine, config).await?;
     if let Some(native::Reject { code, retry_after }) = machine.rejected() {
         return Err(Error::Rejected {
@@ -157,7 +157,7 @@ async fn open_native(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error
     let identity = native::Identity {
         id: opened.id,
         secret: opened.secret.clone(),
-        binding: config.security.client_binding(),
+        binding,
         route: opened.route,
         peer_window: opened.window,
     };
@@ -165,15 +165,21 @@ async fn open_native(link: BoxLink, config: &Valid) -> Result<Arc<Shared>, Error
     // The server forgets the session when its own window has passed, which it counts from when it noticed.
     let forgotten = opened.resume_window.saturating_add(settings.dead_after);
     settings.resume_window = settings.resume_window.min(forgotten);
+    #[cfg(feature = "noise")]
+    let link = link.protect(machine.take_records());
     let session = NativeSession::new(Role::Client, identity, settings, now());
-    let shared = Shared::new(session, config.handshake_timeout, None);
+    let server = Peer {
+        addr: None,
+        key: config.security.known_server(),
+    };
+    let shared = Shared::new(session, config.handshake_timeout, server);
     shared.begin();
     shared.attach_opened(link, confirm)?;
     Ok(shared)
 }
 
 async fn open_snet(
-    mut link: BoxLink,
+    mut link: AnyLink,
     config: &Valid,
     settings: &snet::Settings,
 ) -> Result<Arc<Shared>, Error> {
@@ -183,7 +189,7 @@ async fn open_snet(
         return Err(result.err().unwrap_or(Error::HandshakeTimeout));
     };
     let session = SnetSession::new(Role::Client, opened.clone(), settings.clone(), now());
-    let shared = Shared::new(session, config.handshake_timeout, None);
+    let shared = Shared::new(session, config.handshake_timeout, Peer::default());
     shared.begin();
     match result {
         Ok(()) => shared.attach_snet(link, 0, Counts::default(), 0)?,
@@ -196,7 +202,7 @@ async fn open_snet(
 }
 
 async fn exchange_in_time(
-    link: &mut BoxLink,
+    link: &mut AnyLink,
     machine: &mut (impl Handshake + Send),
     config: &Valid,
 ) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use crate::{
         native,
         snet::{self, ResumeReply},
     },
-    transport::{BoxFuture, BoxLink, Chain, Redial, Shared, exchange, now, random, unless},
+    transport::{AnyLink, BoxFuture, Chain, Redial, Shared, exchange, now, random, unless},
 };
 
 /// How far delays vary, as a share of themselves, so that clients that were cut off together do not come back together.
@@ -158,12 +158,12 @@ impl Redialer {
         let patience = self.config.handshake_timeout;
         let dialling = timeout(patience, (self.dial)());
         let link = dialling.await.unwrap_or_else(|late| Err(late.into()));
-        let link = link.map_err(Error::Dial)?;
+        let link = AnyLink::from(link.map_err(Error::Dial)?);
         self.request += 1;
         let resume = async {
             match self.config.snet {
                 Some(_) => resume_snet(shared, link, self.request).await,
-                None => resume_native(shared, link).await,
+                None => resume_native(shared, link, &self.config).await,
             }
         };
         timeout(patience, resume)
@@ -173,31 +173,44 @@ impl Redialer {
 }
 
 /// The old link goes on meanwhile, until this end has proved itself. After an error that is final the session is over.
-async fn resume_native(shared: &Shared, mut link: BoxLink) -> Result<Option<u64>, Error> {
-    let Some(mut machine) = shared.begin_native_resume(random::bytes()?)? else {
+async fn resume_native(
+    shared: &Shared,
+    mut link: AnyLink,
+    config: &Valid,
+) -> Result<Option<u64>, Error> {
+    let protection = config.security.for_client(random::bytes()?);
+    let Some(mut machine) = shared.begin_native_resume(random::bytes()?, protection)? else {
         return Ok(None);
     };
     exchange(&mut link, &mut machine, || {}).await?;
-    match machine.answer() {
+    let reject = match machine.answer() {
         Some(native::Answer::Resumed { received }) => {
+            #[cfg(feature = "noise")]
+            let link = link.protect(machine.take_records());
             shared.attach_resumed(link, &machine)?;
-            Ok(Some(received))
+            return Ok(Some(received));
         }
         Some(native::Answer::Rejected(reject)) => {
             shared.rejected(reject)?;
-            Err(Error::Rejected {
-                reason: reject.code,
-                retry_after: reject.retry_after,
-            })
+            reject
         }
-        None => Err(HandshakeError::OutOfPlace.into()),
-    }
+        // It may be anybody's, so it cannot have this end wait for longer than it would by itself.
+        Some(native::Answer::RejectedInTheClear(reject)) => native::Reject {
+            retry_after: Duration::ZERO,
+            ..reject
+        },
+        None => return Err(HandshakeError::OutOfPlace.into()),
+    };
+    Err(Error::Rejected {
+        reason: reject.code,
+        retry_after: reject.retry_after,
+    })
 }
 
 /// After an error that is final the session is over.
 async fn resume_snet(
     shared: &Shared,
-    mut link: BoxLink,
+    mut link: AnyLink,
     request: u64,
 ) -> Result<Option<u64>, Error> {
     let Some((opened, counts)) = shared.begin_snet_resume() else {

@@ -215,7 +215,7 @@ impl Inner {
         peer_addr: Option<SocketAddr>,
     ) -> Result<Accepted, Error> {
         let arriving = Arriving {
-            link,
+            link: link.into(),
             place,
             peer_addr,
         };

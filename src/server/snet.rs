@@ -72,15 +72,11 @@ async fn resume(
     };
     machine.resume(&key, counts, random::challenge()?);
     prove(&mut arriving, &mut machine).await?;
-    let Arriving {
-        link, peer_addr, ..
-    } = arriving;
+    let peer = arriving.peer();
+    let link = arriving.link;
     let attach =
         |session: &Shared| session.attach_snet(link, number, request.counts, counts.received);
-    match server
-        .registry
-        .prove(SessionId::snet(request.id), peer_addr, None)?
-    {
+    match server.registry.prove(SessionId::snet(request.id), peer)? {
         Proved::Opened(entry) => {
             // As with an open.
             let _ = attach(entry.session());
@@ -88,7 +84,7 @@ async fn resume(
         }
         Proved::Running(session) => {
             attach(&session)?;
-            session.came_from(peer_addr);
+            session.came_from(peer.addr);
             Ok(Accepted::Resumed(session.id()))
         }
         Proved::Ended(_) => Err(ResumeError::Closed.into()),

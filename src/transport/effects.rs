@@ -2,7 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use crate::{error::Error, link::BoxLink};
+use super::link::AnyLink;
+use crate::error::Error;
 
 /// Whoever asked for a migration, waiting to hear how it went.
 pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
@@ -11,7 +12,7 @@ pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
 #[derive(Default)]
 pub(super) struct Effects {
     /// Links to drop.
-    pub(super) old_links: Vec<BoxLink>,
+    pub(super) old_links: Vec<AnyLink>,
     /// The write side has listened to what the peer says, and waits for more of it.
     pub(super) heard: bool,
     /// Something a reading task may wait for has happened.

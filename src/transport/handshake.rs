@@ -7,11 +7,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     error::Error,
-    link::{self, BoxLink},
+    link,
     protocol::handshake::{self, Handshake},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 ///
 /// `heard` is called whenever the peer has sent something. Cancelling it leaves the link in the middle of the handshake: close it.
 pub(crate) async fn exchange(
-    link: &mut BoxLink,
+    link: &mut (impl AsyncRead + AsyncWrite + Send + Unpin),
     machine: &mut (impl Handshake + Send),
     mut heard: impl FnMut() + Send,
 ) -> Result<(), Error> {
@@ -45,7 +45,7 @@ pub(crate) async fn exchange(
 }
 
 fn poll_transmit(
-    link: &mut BoxLink,
+    link: &mut (impl AsyncWrite + Unpin),
     machine: &mut impl Handshake,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {

@@ -217,12 +217,14 @@ mod on {
             Error::ShutDown => "shutting_down",
             Error::Handshake(error) => match error {
                 HandshakeError::FirstByte(_) | HandshakeError::Magic => "not_spoken",
-                HandshakeError::Proof => "proof",
+                HandshakeError::Proof | HandshakeError::Decrypt => "proof",
+                HandshakeError::NotAuthorised => "not_authorised",
                 HandshakeError::Version => "version",
                 HandshakeError::Security => "security",
                 HandshakeError::ZeroPublicKey
                 | HandshakeError::OutOfPlace
                 | HandshakeError::Kind
+                | HandshakeError::MessageLength(_)
                 | HandshakeError::Frame(_) => "malformed",
             },
             Error::Resume(error) => match error {
@@ -232,6 +234,7 @@ mod on {
                 ResumeError::ReceivedTooMuch | ResumeError::SentTooLittle | ResumeError::Gap => {
                     "gap"
                 }
+                ResumeError::NotAuthorised => "not_authorised",
                 ResumeError::Stale => "stale",
                 ResumeError::Ended | ResumeError::Closed => "closed",
             },

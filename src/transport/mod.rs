@@ -6,6 +6,7 @@ mod effects;
 mod handle;
 mod handshake;
 mod keeper;
+mod link;
 mod log;
 mod metrics;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -35,6 +36,7 @@ pub(crate) use self::{
     clock::now,
     handshake::exchange,
     keeper::{BoxFuture, Redial, keep},
+    link::AnyLink,
     log::Chain,
     metrics::handshake_refused,
     shared::{Peer, Shared},

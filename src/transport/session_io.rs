@@ -17,13 +17,14 @@ use super::{
     any_session::AnySession,
     clock::now,
     effects::{Effects, Migration},
+    link::AnyLink,
     log,
     metrics::Recorder,
     state::{LinkState, SessionId},
 };
 use crate::{
     error::{CloseReason, Error},
-    link::{self, BoxLink},
+    link,
     protocol::{LinkId, Phase, Role},
 };
 
@@ -46,7 +47,7 @@ enum Closing {
 /// A link in use.
 struct Attached {
     id: LinkId,
-    link: BoxLink,
+    link: AnyLink,
 }
 
 /// The wakers every link is polled with, one a direction.
@@ -97,6 +98,8 @@ pub(super) struct SessionIo {
     seen: LinkState,
     /// When the keeper comes again by itself.
     keeper_comes: Option<Instant>,
+    /// How many bytes had been sent and received when something was last due.
+    carried: u64,
 }
 
 /// What the keeper is to do about a session's link.
@@ -130,6 +133,7 @@ impl SessionIo {
             attempt: 0,
             seen: LinkState::Connected,
             keeper_comes: None,
+            carried: 0,
         };
         io.seen = io.state();
         io
@@ -549,9 +553,24 @@ impl SessionIo {
             fx.wake_writer |= self.unsent() != before;
         }
         self.finish(fx);
+        if is_due {
+            self.release();
+        }
         self.recorder.observe(&self.session, &self.seen);
         self.keeper_comes = self.poll_timeout();
         (self.need(), self.keeper_comes)
+    }
+
+    /// Has the links give memory back if no byte of the stream has come or gone since something was last due: an idle link is pinged
+    /// again and again, or asked for a sign of life.
+    fn release(&mut self) {
+        let stats = self.session.stats();
+        let carried = stats.sent.wrapping_add(stats.received);
+        if std::mem::replace(&mut self.carried, carried) == carried {
+            for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
+                attached.link.release();
+            }
+        }
     }
 
     /// The application has read or written. Returns whether something is due before the keeper comes again by itself.

@@ -2,6 +2,7 @@
 //! "Security").
 
 use super::{
+    Binding,
     prelude::{Prelude, security, suite},
     proof::{HandshakeHash, NO_HANDSHAKE_HASH},
 };
@@ -52,6 +53,15 @@ pub enum ServerProtection {
 }
 
 impl ClientProtection {
+    /// What a session is bound to that is opened under it, as far as a client keeps account of that.
+    pub fn binding(&self) -> Binding {
+        let (security, _) = self.codes();
+        Binding {
+            security,
+            client_key: None,
+        }
+    }
+
     /// How the prelude says it: the security and the suite.
     pub(super) fn codes(&self) -> (u8, u8) {
         match self {

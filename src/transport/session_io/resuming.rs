@@ -3,12 +3,12 @@
 use super::{Attached, Closing, Need, SessionIo};
 use crate::{
     error::Error,
-    link::BoxLink,
     protocol::{LinkId, Phase, Role},
     transport::{
         any_session::AnySession,
         clock::now,
         effects::{Effects, Migration},
+        link::AnyLink,
     },
 };
 
@@ -90,7 +90,7 @@ impl SessionIo {
     }
 
     /// Puts the link to the session that has just attached it, as `id`.
-    pub(in crate::transport) fn put(&mut self, id: LinkId, link: BoxLink, fx: &mut Effects) {
+    pub(in crate::transport) fn put(&mut self, id: LinkId, link: AnyLink, fx: &mut Effects) {
         let outstanding = self.session.stats().unacknowledged;
         tracing::debug!(session = %self.id.short(), link = id, outstanding, "a link is attached");
         fx.old_links

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, time::Instant};
 use super::Shared;
 use crate::{
     error::{CloseReason, Error, ResumeError},
-    link::BoxLink,
     protocol::{
         LinkId,
         native::{self, ClientProtection, ClientResume, Reject, SessionSecret, Tombstone},
@@ -14,6 +13,7 @@ use crate::{
     transport::{
         any_session::AnySession,
         clock::now,
+        link::AnyLink,
         session_io::{Need, SessionIo},
         wakers::lock,
     },
@@ -78,9 +78,9 @@ impl Shared {
     /// Gives `link` to the session if it [attaches](snet::SnetSession::attach) it.
     fn put(
         &self,
-        link: BoxLink,
+        link: AnyLink,
         attach: impl FnOnce(&mut AnySession) -> Result<LinkId, ResumeError>,
-    ) -> Result<(), (ResumeError, BoxLink)> {
+    ) -> Result<(), (ResumeError, AnyLink)> {
         self.with(|io, fx| match attach(&mut io.session) {
             Ok(id) => {
                 io.put(id, link, fx);
@@ -125,7 +125,7 @@ impl Shared {
     /// See [`snet::SnetSession::attach`].
     pub(crate) fn attach_snet(
         &self,
-        link: BoxLink,
+        link: AnyLink,
         request: u64,
         peer: Counts,
         stated: u64,
@@ -154,7 +154,7 @@ impl Shared {
     /// See [`native::NativeSession::attach_opened`].
     pub(crate) fn attach_opened(
         &self,
-        link: BoxLink,
+        link: AnyLink,
         confirm: [u8; native::CONFIRM_LEN],
     ) -> Result<(), ResumeError> {
         self.put(link, |session| match session {
@@ -170,7 +170,7 @@ impl Shared {
     /// See [`native::NativeSession::attach_resumed`].
     pub(crate) fn attach_resumed(
         &self,
-        link: BoxLink,
+        link: AnyLink,
         resume: &ClientResume,
     ) -> Result<(), ResumeError> {
         self.put(link, |session| match session {
@@ -217,10 +217,10 @@ impl Shared {
     /// See [`native::NativeSession::attach`]. The link comes back if the session does not take it.
     pub(crate) fn attach_native(
         &self,
-        link: BoxLink,
+        link: AnyLink,
         attempt: u32,
         received: u64,
-    ) -> Result<(), (ResumeError, BoxLink)> {
+    ) -> Result<(), (ResumeError, AnyLink)> {
         self.put(link, |session| match session {
             AnySession::Native(session) => session
                 .attach(attempt, received, now())

@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     /// Where the newest link comes from, if that is known.
     peer_addr: Mutex<Option<SocketAddr>>,
     /// The public key the peer has proved to hold on every link, if there is one.
+    #[cfg_attr(not(feature = "noise"), allow(dead_code, reason = "nobody has one"))]
     peer_key: Option<[u8; 32]>,
     io: Mutex<SessionIo>,
     read: Arc<Direction>,

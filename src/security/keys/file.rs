@@ -18,8 +18,7 @@ const MAX_LEN: usize = 256;
 pub(super) fn save(path: &Path, text: &str) -> Result<(), KeyError> {
     create(path, |file| {
         file.write_all(text.as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()
+        file.write_all(b"\n")
     })
     .map_err(|source| failed(path, source))
 }
@@ -34,7 +33,9 @@ pub(super) fn create(
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    let filled = own(&file).and_then(|()| fill(&mut file));
+    let filled = fill(&mut file)
+        .and_then(|()| own(&file))
+        .and_then(|()| file.sync_all());
     if filled.is_err() {
         // The error that matters is the one that led here.
         let _ = fs::remove_file(path);

@@ -22,6 +22,20 @@ fn a_file_that_cannot_be_filled_is_removed() {
         .expect("the place is free again");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_is_its_owners_alone_before_anything_is_in_it() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let looked = file::create(&directory.path().join("key"), |file| {
+        let mode = file.metadata()?.permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+        Ok(())
+    });
+    looked.expect("created");
+}
+
 /// That what holds a secret is of a type that wipes it is all that can be seen without `unsafe`.
 #[test]
 fn secrets_and_their_texts_are_of_types_that_wipe_them() {

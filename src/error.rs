@@ -326,6 +326,9 @@ pub enum ResumeError {
     /// The request is not from the session's peer.
     #[error("the request's proof does not hold")]
     Proof,
+    /// The client gives another route than this server's: its session is somewhere else.
+    #[error("the session is another server's, by its route")]
+    Elsewhere,
     /// The session was opened by a client with another key, or on a link with another protection.
     #[error("the session is another client's, or its links are protected in another way")]
     NotAuthorised,

@@ -28,6 +28,8 @@ pub enum RejectCode {
     Stale,
     /// 11: the server does not offer the security that the prelude asks for.
     SecurityNotOffered,
+    /// 12: another server has the session, by the route that the client gives.
+    Elsewhere,
     /// A code without a name. [`RejectCode::from`] makes it of no code that has one.
     Other(u16),
 }
@@ -47,6 +49,7 @@ impl RejectCode {
             Self::Closed => 9,
             Self::Stale => 10,
             Self::SecurityNotOffered => 11,
+            Self::Elsewhere => 12,
             Self::Other(code) => code,
         }
     }
@@ -75,6 +78,7 @@ impl From<u16> for RejectCode {
             9 => Self::Closed,
             10 => Self::Stale,
             11 => Self::SecurityNotOffered,
+            12 => Self::Elsewhere,
             other => Self::Other(other),
         }
     }
@@ -94,6 +98,7 @@ impl fmt::Display for RejectCode {
             Self::Closed => "the session was closed",
             Self::Stale => "a newer attempt to resume has come first",
             Self::SecurityNotOffered => "the server does not offer the security asked for",
+            Self::Elsewhere => "another server has the session: what leads its links here is wrong",
             Self::Other(code) => return write!(f, "a reason without a name, code {code}"),
         })
     }
@@ -104,12 +109,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_reads_as_it_was_written_and_eleven_have_names() {
+    fn every_code_reads_as_it_was_written_and_twelve_have_names() {
         for code in 0..=u16::MAX {
             let read = RejectCode::from(code);
             assert_eq!(read.code(), code);
             let named = !matches!(read, RejectCode::Other(_));
-            assert_eq!(named, (1..=11).contains(&code), "{code}");
+            assert_eq!(named, (1..=12).contains(&code), "{code}");
         }
     }
 
@@ -122,11 +127,11 @@ mod tests {
 
     #[test]
     fn each_code_is_explained_in_its_own_words() {
-        let mut words: Vec<String> = (0..=12)
+        let mut words: Vec<String> = (0..=13)
             .map(|code| RejectCode::from(code).to_string())
             .collect();
         words.sort();
         words.dedup();
-        assert_eq!(words.len(), 13);
+        assert_eq!(words.len(), 14);
     }
 }

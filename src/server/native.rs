@@ -14,7 +14,7 @@ use crate::{
     transport::{AnyLink, SessionId, exchange, random},
 };
 
-/// When a client is to try again that was turned away because the server has too much to do, or is shutting down.
+/// When a client is to try again that was turned away for now: the server has too much to do, is shutting down or is not the one.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A link whose client has announced what it wants.
@@ -25,12 +25,16 @@ pub(super) async fn accept(
 ) -> Result<Accepted, Failed> {
     if let Some(prelude) = machine.prelude() {
         // Before any cryptography: it is what floods would have this end do.
-        let allowed = match prelude.kind {
-            Kind::Open => server.registry.check_open(arriving.peer()),
-            Kind::Resume => server.registry.check_resume(arriving.peer_addr),
+        let allowed: Result<(), Refused> = match prelude.kind {
+            Kind::Open => (server.registry.check_open(arriving.peer())).map_err(Into::into),
+            // Not to be told from a session that is no more, if it were looked for here.
+            Kind::Resume if prelude.route != server.config.route => {
+                Err(ResumeError::Elsewhere.into())
+            }
+            Kind::Resume => (server.registry.check_resume(arriving.peer_addr)).map_err(Into::into),
         };
-        if let Err(denied) = allowed {
-            return Err(turn_away(arriving.link, &mut machine, denied).await);
+        if let Err(refused) = allowed {
+            return Err(turn_away(arriving.link, &mut machine, refused).await);
         }
         if let Err(error) = uncover(server, &mut arriving, &mut machine, &prelude).await {
             return Err(match error {
@@ -299,6 +303,7 @@ impl From<ResumeError> for Refused {
                 ResumeError::Proof => Some(RejectCode::BadProof),
                 ResumeError::Gap => Some(RejectCode::Gap),
                 ResumeError::NotAuthorised => Some(RejectCode::NotAuthorised),
+                ResumeError::Elsewhere => Some(RejectCode::Elsewhere),
                 ResumeError::Stale => Some(RejectCode::Stale),
                 ResumeError::Ended | ResumeError::Closed => Some(RejectCode::Closed),
                 // What cannot be is the client's error.
@@ -319,7 +324,7 @@ async fn turn_away(
         return error.into();
     };
     let retry_after = match code {
-        RejectCode::Busy | RejectCode::ShuttingDown => RETRY_AFTER,
+        RejectCode::Busy | RejectCode::ShuttingDown | RejectCode::Elsewhere => RETRY_AFTER,
         _ => Duration::ZERO,
     };
     machine.reject(code, retry_after);

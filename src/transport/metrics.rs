@@ -234,6 +234,7 @@ mod on {
                 ResumeError::ReceivedTooMuch | ResumeError::SentTooLittle | ResumeError::Gap => {
                     "gap"
                 }
+                ResumeError::Elsewhere => "elsewhere",
                 ResumeError::NotAuthorised => "not_authorised",
                 ResumeError::Stale => "stale",
                 ResumeError::Ended | ResumeError::Closed => "closed",

@@ -83,7 +83,7 @@ pub(super) enum ClientCover {
         initiator: Option<Initiator>,
         /// After the first message, then after the second.
         hashes: [HandshakeHash; 2],
-        records: Option<Records>,
+        records: Option<Box<Records>>,
     },
 }
 
@@ -142,7 +142,7 @@ impl ClientCover {
     pub(super) fn take_records(&mut self) -> Option<Records> {
         match self {
             Self::Clear => None,
-            Self::Noise { records, .. } => records.take(),
+            Self::Noise { records, .. } => records.take().map(|records| *records),
         }
     }
 }
@@ -165,7 +165,7 @@ pub(super) enum ServerCover {
     #[cfg(feature = "noise")]
     Sealed {
         hash: HandshakeHash,
-        records: Option<Records>,
+        records: Option<Box<Records>>,
     },
 }
 
@@ -234,7 +234,7 @@ impl ServerCover {
     #[cfg(feature = "noise")]
     pub(super) fn take_records(&mut self) -> Option<Records> {
         match self {
-            Self::Sealed { records, .. } => records.take(),
+            Self::Sealed { records, .. } => records.take().map(|records| *records),
             _ => None,
         }
     }
@@ -257,7 +257,7 @@ impl ServerCover {
                 let (message, records) = responder.second(frame).expect("the first is in");
                 *self = Self::Sealed {
                     hash: *records.hash(),
-                    records: Some(records),
+                    records: Some(Box::new(records)),
                 };
                 with_length(&message)
             }

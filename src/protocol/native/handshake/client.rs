@@ -338,7 +338,7 @@ impl<const N: usize> Dialogue<N> {
         let (frame, sealing) = initiator.second(message)?;
         let frame = Zeroizing::new(frame);
         hashes[1] = *sealing.hash();
-        *records = Some(sealing);
+        *records = Some(Box::new(sealing));
         self.wire.finish();
         let whole = HandshakeError::MessageLength(length);
         if frame.first() == Some(&REJECT) && frame.len() == HEADER_LEN + REJECT_LEN {

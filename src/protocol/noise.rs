@@ -364,6 +364,8 @@ impl fmt::Debug for Responder {
 pub struct Records {
     state: TransportState,
     hash: HandshakeHash,
+    /// A record did not open, so none behind it is the next one.
+    broken: bool,
 }
 
 impl Records {
@@ -372,7 +374,11 @@ impl Records {
         let state = state
             .into_transport_mode()
             .map_err(|_| HandshakeError::OutOfPlace)?;
-        Ok(Self { state, hash })
+        Ok(Self {
+            state,
+            hash,
+            broken: false,
+        })
     }
 
     /// The hash of the whole handshake.
@@ -404,10 +410,15 @@ impl Records {
     ///
     /// [`HandshakeError::Decrypt`] if it is not the peer's next record, unchanged. Nothing can be opened after that.
     pub fn open(&mut self, record: &[u8], plaintext: &mut [u8]) -> Result<usize, HandshakeError> {
+        // Cleared only by a record that opens.
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(HandshakeError::Decrypt);
+        }
         let len = self
             .state
             .read_message(record, plaintext)
             .map_err(|_| HandshakeError::Decrypt)?;
+        self.broken = false;
         if self.state.receiving_nonce().is_multiple_of(REKEY_AFTER) {
             self.state.rekey_incoming();
         }

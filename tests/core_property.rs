@@ -28,6 +28,7 @@ const SNET: Mix = Mix {
     strangers: 3,
     migrations: 0,
     ends: 0,
+    windows: 0,
     // Far below the resume window, so that only links are lost and never the session.
     longest: Duration::from_millis(200),
 };
@@ -175,6 +176,7 @@ const NATIVE: Mix = Mix {
     strangers: 3,
     migrations: 8,
     ends: 0,
+    windows: 0,
     // Long enough for a link to be dead.
     longest: Duration::from_secs(40),
 };
@@ -387,6 +389,23 @@ proptest! {
         steps in steps(Mix { ends: 1, ..NATIVE }),
     ) {
         native_delivers(Native::new(windows), capacity, steps, rest);
+    }
+
+    /// Whatever window is left in the end: it is not needed to get everything across.
+    #[test]
+    fn native_delivers_with_whatever_memory_there_is_from_time_to_time(
+        windows in [window(), window()],
+        direct in any::<bool>(),
+        capacity in capacity(),
+        healed in any::<bool>(),
+        steps in steps(Mix { ends: 1, windows: 8, ..NATIVE }),
+    ) {
+        let native = Native {
+            direct,
+            ..Native::new(windows)
+        };
+        let rest = Rest { healed, withheld: None };
+        native_delivers(native, capacity, steps, rest);
     }
 
     #[test]

@@ -64,6 +64,16 @@ impl ReceiveBuffer {
         from_first + from_second
     }
 
+    /// Bytes of memory allocated now.
+    pub(crate) fn allocated(&self) -> usize {
+        self.ring.allocated()
+    }
+
+    /// Gives back memory that little waits in.
+    pub(crate) fn shrink(&mut self) {
+        self.ring.shrink();
+    }
+
     /// Drops what waits.
     pub(crate) fn discard(&mut self) {
         self.ring.pop(self.ring.len());

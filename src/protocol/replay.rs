@@ -39,6 +39,11 @@ impl ReplayBuffer {
         self.start + self.ring.len() as u64
     }
 
+    /// How many bytes it holds now.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
     /// The most bytes it holds.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -85,6 +90,11 @@ impl ReplayBuffer {
     /// Gives the memory back if no byte is held.
     pub fn release(&mut self) {
         self.ring.release();
+    }
+
+    /// Gives memory back that holds few bytes or none.
+    pub(crate) fn shrink(&mut self) {
+        self.ring.shrink();
     }
 
     fn position(&self, offset: u64) -> Option<usize> {

@@ -8,6 +8,7 @@ const SMALLEST: usize = 4096;
 /// Invariants: `len <= bytes.len()`, and `head < bytes.len()` unless nothing is allocated. The queued bytes are the `len` bytes
 /// from `head` on, going round at the end of the allocation.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Ring {
     bytes: Box<[u8]>,
     head: usize,
@@ -29,7 +30,7 @@ impl Ring {
         let needed = self.len + input.len();
         debug_assert!(needed <= most);
         if needed > self.bytes.len() {
-            self.grow(needed.next_power_of_two().max(SMALLEST).min(most));
+            self.resize(needed.next_power_of_two().max(SMALLEST).min(most));
         }
         let tail = self.index(self.len);
         let before_end = input.len().min(self.bytes.len() - tail);
@@ -83,6 +84,17 @@ impl Ring {
         }
     }
 
+    /// Gives back the allocation if nothing is queued, or part of it if little is. It keeps twice what is queued and gives back no less
+    /// than it keeps, so that copying costs at most a constant for each byte that has gone through the queue.
+    pub(crate) fn shrink(&mut self) {
+        self.release();
+        let kept = self.len.saturating_mul(2).next_power_of_two();
+        let kept = kept.max(SMALLEST);
+        if kept <= self.bytes.len() / 2 {
+            self.resize(kept);
+        }
+    }
+
     /// Where the byte at `position` lies. Only with an allocation.
     fn index(&self, position: usize) -> usize {
         let index = self.head + position;
@@ -93,7 +105,8 @@ impl Ring {
         }
     }
 
-    fn grow(&mut self, capacity: usize) {
+    /// Moves to an allocation of `capacity`, which is at least the length.
+    fn resize(&mut self, capacity: usize) {
         let mut bytes = vec![0; capacity].into_boxed_slice();
         let (first, second) = self.slices(0);
         bytes[..first.len()].copy_from_slice(first);
@@ -109,7 +122,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::Ring;
+    use super::{Ring, SMALLEST};
 
     proptest! {
         #[test]
@@ -127,11 +140,22 @@ mod tests {
                 } else {
                     ring.pop(count);
                     model.drain(..count.min(model.len()));
-                    if count % 7 == 0 {
-                        ring.release();
+                    match count % 7 {
+                        0 => ring.release(),
+                        1 => ring.shrink(),
+                        _ => {}
                     }
                 }
                 prop_assert!(ring.allocated() <= MOST);
+                let mut shrunk = ring.clone();
+                shrunk.shrink();
+                prop_assert!(shrunk.allocated() <= ring.allocated());
+                let most = (8 * ring.len()).max(2 * SMALLEST);
+                prop_assert!(shrunk.allocated() < most);
+                prop_assert!(ring.len() > 0 || shrunk.allocated() == 0);
+                if count % 2 == 0 {
+                    ring = shrunk;
+                }
                 let from = count.min(model.len());
                 let expected: Vec<u8> = model.iter().skip(from).copied().collect();
                 let (first, second) = ring.slices(from);

@@ -107,6 +107,21 @@ pub trait Session: Send {
     /// The application has dropped its transport: what it wrote goes on its way, what arrives is counted and discarded.
     fn drop_transport(&mut self, now: Instant);
 
+    // What memory there is.
+
+    /// Bytes of memory that its buffers take now: allocated, whether or not anything is in them.
+    fn allocated(&self) -> usize;
+    /// How many bytes of each direction it keeps at most: what it is configured with.
+    fn window(&self) -> usize;
+    /// It is to keep at most `bytes` of each direction from now on: 1 at least, and no more than its [window](Self::window). What the peer
+    /// was allowed to send it may still send, and what is held is kept for as long as it is needed. While it is less than the
+    /// window, memory is given back as soon as it is no longer needed. snet, where the peer relies on the history, does nothing.
+    ///
+    /// Returns whether anybody may go on who waited for that: a writer, or the peer, to whom the session may [owe](Self::owes) word of it.
+    fn set_window(&mut self, bytes: usize, now: Instant) -> bool;
+    /// Whether a writer or the peer waits, and would not with the whole [window](Self::window).
+    fn is_confined(&self) -> bool;
+
     // What the links do.
 
     /// Whether the link is in use. One that no longer is is to be dropped.

@@ -48,6 +48,11 @@ impl Streams {
         again
     }
 
+    /// Bytes of memory allocated now.
+    pub(super) fn allocated(&self) -> usize {
+        self.replay.allocated() + self.receive.allocated()
+    }
+
     /// The offset up to which any link was handed the stream.
     pub(super) fn handed(&self) -> u64 {
         self.handed

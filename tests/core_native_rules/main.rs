@@ -15,6 +15,7 @@ mod core_scripted;
 mod credit;
 mod endings;
 mod errors;
+mod memory;
 mod resumes;
 mod server;
 mod timers;

@@ -32,6 +32,8 @@ pub(crate) struct Carried {
     pub(crate) rejections: Vec<RejectCode>,
     /// When the link of a session that is over is closed at the latest.
     close_by: Option<Instant>,
+    /// The greatest limit it has stated, on any link.
+    limit: u64,
 }
 
 struct Held {
@@ -55,6 +57,7 @@ impl Carried {
             at_hand: VecDeque::new(),
             rejections: Vec::new(),
             close_by: None,
+            limit: 0,
         }
     }
 
@@ -144,7 +147,15 @@ impl Carried {
         let count = whole.len().min(most);
         self.session.transmitted(count);
         held.begun = count < whole.len();
+        let before = held.watch.receipt;
         held.watch.see(&whole[..count]);
+        if let Some((_, limit)) = held.watch.receipt.filter(|_| held.watch.receipt != before) {
+            assert!(
+                limit >= self.limit,
+                "the limit is less than on another link"
+            );
+            self.limit = limit;
+        }
         held.ended |= self.session.wants_close() && !held.begun;
         self.look(now);
         whole[..count].to_vec()
@@ -204,6 +215,22 @@ impl Carried {
             *byte = taken;
         }
         at_hand + self.session.read(&mut out[at_hand..], now)
+    }
+
+    /// It is to make do with a window of so many bytes.
+    pub(crate) fn set_window(&mut self, bytes: usize, now: Instant) {
+        let before = self.session.room();
+        let moved = self.session.set_window(bytes, now);
+        let (room, held) = (self.session.room(), self.session.stats().unacknowledged);
+        assert!(room == 0 || room + held as usize <= bytes);
+        assert!(
+            moved || before > 0 || room == 0,
+            "whoever waits is to be woken"
+        );
+        if bytes >= self.window {
+            assert!(!self.session.is_confined(), "by its own window");
+        }
+        self.look(now);
     }
 
     /// Bytes that wait for the application, or have just been given to it.

@@ -325,6 +325,12 @@ impl End for NativeClient {
             .is_some_and(|carried| carried.has_ended(link))
     }
 
+    fn set_window(&mut self, bytes: usize, now: Instant) {
+        if let Some(carried) = &mut self.carried {
+            carried.set_window(bytes, now);
+        }
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         let attempt = self.attempt.as_ref().map(|attempt| attempt.until);
         let session = self.carried.as_ref().and_then(Carried::poll_timeout);

@@ -381,6 +381,12 @@ impl End for NativeServer {
         }
     }
 
+    fn set_window(&mut self, bytes: usize, now: Instant) {
+        if let Some(carried) = self.carried_mut() {
+            carried.set_window(bytes, now);
+        }
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         let handshakes = self.handshakes.values();
         let discarded = handshakes.filter_map(|shaking| shaking.discards_until);

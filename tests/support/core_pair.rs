@@ -70,6 +70,8 @@ pub(crate) trait End {
     fn is_read_ended(&self) -> bool;
     /// Whether it has ended its side of the link, and discards what still comes until the other does too.
     fn has_ended(&self, link: usize) -> bool;
+    /// It is to make do with a window of so many bytes, if the protocol lets it.
+    fn set_window(&mut self, _bytes: usize, _now: Instant) {}
     /// When something is due.
     fn poll_timeout(&self) -> Option<Instant>;
     /// Does what is due.
@@ -294,6 +296,12 @@ impl<P: Protocol> Pair<P> {
     pub(crate) fn needs_link(&self) -> bool {
         let has_link = (0..self.links.len()).any(|link| self.client.holds(link));
         !has_link && self.client.closed().is_none()
+    }
+
+    /// Memory is short at `side`, or no longer is.
+    pub(crate) fn set_window(&mut self, side: Side, bytes: usize) {
+        let now = self.now;
+        self.end(side).set_window(bytes, now);
     }
 
     /// The application of `side` ends what it writes.

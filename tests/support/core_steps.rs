@@ -41,6 +41,8 @@ pub(crate) enum Step {
     Pass(Duration),
     /// The application of one end will write no more.
     Shut(Side),
+    /// An end is to make do with another window.
+    Window(Side, usize),
 }
 
 /// What the steps of a protocol are made of.
@@ -50,6 +52,8 @@ pub(crate) struct Mix {
     pub(crate) strangers: u32,
     pub(crate) migrations: u32,
     pub(crate) ends: u32,
+    /// How often memory becomes short, or no longer is.
+    pub(crate) windows: u32,
     /// The longest time that passes at a time.
     pub(crate) longest: Duration,
 }
@@ -148,6 +152,12 @@ fn step(mix: Mix) -> impl Strategy<Value = Step> {
         (mix.strangers, inject.boxed()),
         (1, pass.boxed()),
         (mix.ends, side().prop_map(Step::Shut).boxed()),
+        (
+            mix.windows,
+            (side(), size())
+                .prop_map(|(side, size)| Step::Window(side, size))
+                .boxed(),
+        ),
     ];
     // No kind may have a weight of 0.
     Union::new_weighted(
@@ -258,5 +268,6 @@ pub(crate) fn take<P: Protocol>(pair: &mut Pair<P>, step: Step) {
         }
         Step::Pass(time) => pair.pass(time),
         Step::Shut(side) => pair.shut_write(side),
+        Step::Window(side, size) => pair.set_window(side, size),
     }
 }

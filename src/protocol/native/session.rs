@@ -99,6 +99,10 @@ pub struct NativeSession {
     identity: Identity,
     life: Life,
     streams: Streams,
+    /// How many bytes it may keep of each direction now: at most what it is configured with.
+    window: usize,
+    /// The greatest offset up to which the peer was told that it may send.
+    granted: u64,
     /// The link that is written to.
     link: Option<Link>,
     /// A client's link before that, as long as the server may still be using it. It is read, and taken up again if the newer one fails.
@@ -138,6 +142,8 @@ impl NativeSession {
         Self {
             life: Life::new(role, settings.resume_window, settings.linger, now),
             streams: Streams::new(settings.window),
+            window: settings.window,
+            granted: settings.window as u64,
             link: None,
             previous: None,
             acknowledged: 0,
@@ -175,10 +181,16 @@ impl NativeSession {
         self.retry_at
     }
 
-    /// Up to where the peer may send: what the application has taken, and the window.
+    /// Up to where the peer may send: what the application has taken, and the window; and never less than it was told before.
     fn own_limit(&self) -> u64 {
         let consumed = self.streams.receive.consumed();
-        consumed.saturating_add(self.settings.window as u64)
+        self.granted
+            .max(consumed.saturating_add(self.window as u64))
+    }
+
+    /// Whether it is to make do with less than it is configured with.
+    fn is_tight(&self) -> bool {
+        self.window < self.settings.window
     }
 
     fn receipt(&self) -> Receipt {

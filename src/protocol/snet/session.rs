@@ -291,6 +291,23 @@ impl Session for SnetSession {
         }
     }
 
+    fn allocated(&self) -> usize {
+        self.streams.allocated()
+    }
+
+    fn window(&self) -> usize {
+        self.settings.history
+    }
+
+    /// The history is what the peer is promised.
+    fn set_window(&mut self, _: usize, _: Instant) -> bool {
+        false
+    }
+
+    fn is_confined(&self) -> bool {
+        false
+    }
+
     fn holds(&self, link: LinkId) -> bool {
         self.link == Some(link)
     }

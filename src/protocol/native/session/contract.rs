@@ -38,7 +38,8 @@ impl Session for NativeSession {
         // The last offset is the FIN's.
         let offsets = u64::MAX - 1 - self.streams.replay.end();
         let offsets = usize::try_from(offsets).unwrap_or(usize::MAX);
-        self.streams.replay.room().min(offsets)
+        let held = self.streams.replay.len();
+        self.window.saturating_sub(held).min(offsets)
     }
 
     fn is_exhausted(&self) -> bool {
@@ -71,6 +72,9 @@ impl Session for NativeSession {
 
     fn read(&mut self, out: &mut [u8], now: Instant) -> usize {
         let count = self.streams.receive.read(out);
+        if self.is_tight() {
+            self.streams.receive.shrink();
+        }
         self.acknowledge_soon(now);
         count
     }
@@ -96,6 +100,32 @@ impl Session for NativeSession {
         self.life.drop_transport(now);
         self.streams.receive.discard();
         self.acknowledge_soon(now);
+    }
+
+    fn allocated(&self) -> usize {
+        self.streams.allocated()
+    }
+
+    fn window(&self) -> usize {
+        self.settings.window
+    }
+
+    fn set_window(&mut self, bytes: usize, now: Instant) -> bool {
+        let (full, limit) = (self.room() == 0, self.own_limit());
+        self.window = bytes.max(1).min(self.settings.window);
+        if self.is_tight() {
+            self.streams.replay.shrink();
+            self.streams.receive.shrink();
+        }
+        self.acknowledge_soon(now);
+        full && self.room() > 0 || self.own_limit() > limit
+    }
+
+    fn is_confined(&self) -> bool {
+        let writer = self.room() == 0 && !self.is_write_shut() && !self.is_exhausted();
+        let received = self.streams.receive.received();
+        let peer = self.own_limit() == received && self.peer_fin.is_none();
+        self.is_tight() && self.verdict.is_none() && (writer || peer)
     }
 
     fn holds(&self, link: LinkId) -> bool {

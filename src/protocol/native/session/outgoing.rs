@@ -20,8 +20,12 @@ impl NativeSession {
     pub(super) fn trim(&mut self) {
         let cursors = [&self.link, &self.previous];
         let cursor = cursors.into_iter().flatten().map(|link| link.next).min();
+        let tight = self.is_tight();
         let replay = &mut self.streams.replay;
         replay.trim(self.acknowledged.min(cursor.unwrap_or(u64::MAX)));
+        if tight {
+            replay.shrink();
+        }
     }
 
     /// How many bytes of the stream the link may be handed now.
@@ -38,9 +42,10 @@ impl NativeSession {
         self.verdict.is_none() && self.fin == Some(link.next)
     }
 
-    /// How far `received` or `limit` may move before the peer hears of it at once.
+    /// How far `received` or `limit` may move before the peer hears of it at once. By the window as it is now: a peer that has used
+    /// up what a small one allows waits for the next.
     pub(super) fn acknowledge_after(&self) -> u64 {
-        let smaller = (self.settings.window as u64).min(self.identity.peer_window);
+        let smaller = (self.window as u64).min(self.identity.peer_window);
         (smaller / 4).max(1)
     }
 
@@ -139,6 +144,7 @@ impl NativeSession {
     /// The link says what was received.
     pub(super) fn state(&mut self, link: &mut Link, own: Receipt) {
         link.stated = Some(own);
+        self.granted = own.limit;
         self.acknowledgement = Acknowledgement::Nothing;
     }
 

@@ -9,6 +9,7 @@ use crate::{
         snet::{self, CipherChoice, Direction, StreamCipher},
     },
     security::Security,
+    transport::MemoryBudget,
 };
 
 /// The longest duration any setting takes; points in time so far ahead still exist.
@@ -42,6 +43,7 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 /// | [`linger`](Self::linger) | 60 seconds |
 /// | [`retry`](Self::retry) | 50 milliseconds, doubling up to 10 seconds |
 /// | [`max_frame`](Self::max_frame) | 65,536 bytes |
+/// | [`memory_budget`](Self::memory_budget) | 1 GiB, for this configuration and its clones |
 /// | [`max_sessions`](Self::max_sessions) | 100,000 |
 /// | [`max_sessions_per_address`](Self::max_sessions_per_address) | 20,000 |
 /// | [`max_sessions_per_identity`](Self::max_sessions_per_identity) | 1,024 |
@@ -62,6 +64,7 @@ pub struct Config {
     retry_first: Duration,
     retry_cap: Duration,
     max_frame: usize,
+    memory: MemoryBudget,
     max_sessions: usize,
     max_sessions_per_address: usize,
     max_sessions_per_identity: usize,
@@ -85,6 +88,7 @@ impl Default for Config {
             retry_first: Duration::from_millis(50),
             retry_cap: Duration::from_secs(10),
             max_frame: *FRAME.start(),
+            memory: MemoryBudget::new(1 << 30),
             max_sessions: 100_000,
             max_sessions_per_address: 20_000,
             max_sessions_per_identity: 1024,
@@ -188,6 +192,17 @@ impl Config {
     #[must_use]
     pub fn max_frame(mut self, bytes: usize) -> Self {
         self.max_frame = bytes;
+        self
+    }
+
+    /// What the buffers of all its sessions count against, and those of every other configuration that is given a clone of it. Default:
+    /// each `Config::new()` has one of 1 GiB, which its clones share.
+    ///
+    /// A process with more than one listener or connector gives all of them the same. It has to be 64 KiB at least, and twice the
+    /// [window](Self::window) and the [history](Snet::history).
+    #[must_use]
+    pub fn memory_budget(mut self, memory: MemoryBudget) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -328,6 +343,17 @@ impl Config {
                 format!("it has to be from {start} to {end} bytes"),
             );
         }
+        let history = self.snet.as_ref().map_or(0, |snet| snet.history);
+        let smallest = MemoryBudget::smallest_for(self.window.max(history));
+        if self.memory.bytes() < smallest {
+            return wrong(
+                "memory_budget",
+                format!(
+                    "{} bytes are less than the {smallest} that one session may need",
+                    self.memory.bytes()
+                ),
+            );
+        }
         for (field, limit) in [
             ("max_sessions", self.max_sessions),
             ("max_sessions_per_address", self.max_sessions_per_address),
@@ -395,6 +421,7 @@ impl Config {
             handshake_timeout: self.handshake_timeout,
             retry_first: self.retry_first,
             retry_cap: self.retry_cap,
+            memory: self.memory,
             max_sessions: self.max_sessions,
             max_sessions_per_address: self.max_sessions_per_address,
             max_sessions_per_identity: self.max_sessions_per_identity,
@@ -435,6 +462,7 @@ pub(crate) struct Valid {
     pub(crate) handshake_timeout: Duration,
     pub(crate) retry_first: Duration,
     pub(crate) retry_cap: Duration,
+    pub(crate) memory: MemoryBudget,
     pub(crate) max_sessions: usize,
     pub(crate) max_sessions_per_address: usize,
     pub(crate) max_sessions_per_identity: usize,

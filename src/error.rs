@@ -50,8 +50,9 @@ pub enum Error {
     /// The peer's handshake cannot be right.
     #[error("the peer's handshake is wrong: {0}")]
     Handshake(#[from] HandshakeError),
-    /// The server has as much to do as it is configured to take on, by this limit, and gave the handshake up. The peer may try again.
-    #[error("the server is full: {0}")]
+    /// This end has as much to do, or as much memory in use, as it is configured for, by this limit, and gave this one up. It may be tried
+    /// again later.
+    #[error("there is no room for it: {0}")]
     Overloaded(Limit),
     /// The server gives no session, or no link for one, for now or for good.
     #[error("the server refused: {reason}")]
@@ -81,6 +82,8 @@ pub enum Error {
     CannotDial,
 }
 
+/// Why there is no room for a session, whichever end opens it.
+#[cfg(any(feature = "client", feature = "server"))]
 impl Error {
     fn kind(&self) -> io::ErrorKind {
         match self {

@@ -169,7 +169,7 @@ pub use security::{KeyError, KeyKind, KeyPair, PresharedKey, PublicKey};
 pub use server::{Accepted, Acceptor, Listener, SessionInfo, Sessions};
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
-pub use transport::{Handle, LinkState, ResumableTransport, SessionId};
+pub use transport::{Handle, LinkState, MemoryBudget, ResumableTransport, SessionId};
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "client", feature = "server", feature = "hyper"))]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{Config, Valid},
-    error::{BoxError, Error, HandshakeError},
+    error::{BoxError, Error, HandshakeError, Limit},
     protocol::{
         Handshake, Role,
         native::{self, NativeSession},
@@ -39,6 +39,7 @@ use crate::{
 /// # Errors
 ///
 /// - [`Error::Config`] if the configuration cannot be used;
+/// - [`Error::Overloaded`] if the [memory budget](Config::memory_budget) is used up;
 /// - [`Error::Dial`] if the inner service fails;
 /// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the first link fails before the session is named;
 /// - [`Error::Rejected`] if the server gives no session.
@@ -103,6 +104,10 @@ where
             Ok(config) => Arc::new(config),
             Err(error) => return Connecting(Box::pin(std::future::ready(Err(error.into())))),
         };
+        if config.memory.is_used_up() {
+            let error = Error::Overloaded(Limit::Memory);
+            return Connecting(Box::pin(std::future::ready(Err(error))));
+        }
         let again = dial_again(self.inner.clone(), target.clone(), config.socket_buffer);
         let redialer = Redialer::new(again, config.clone());
         let link = dial(&mut self.inner, target, config.socket_buffer);
@@ -172,7 +177,7 @@ async fn open_native(mut link: AnyLink, config: &Valid) -> Result<Arc<Shared>, E
         addr: None,
         key: config.security.known_server(),
     };
-    let shared = Shared::new(session, config.handshake_timeout, server);
+    let shared = Shared::new(session, config.handshake_timeout, &config.memory, server);
     shared.begin();
     shared.attach_opened(link, confirm)?;
     Ok(shared)
@@ -189,7 +194,12 @@ async fn open_snet(
         return Err(result.err().unwrap_or(Error::HandshakeTimeout));
     };
     let session = SnetSession::new(Role::Client, opened.clone(), settings.clone(), now());
-    let shared = Shared::new(session, config.handshake_timeout, Peer::default());
+    let shared = Shared::new(
+        session,
+        config.handshake_timeout,
+        &config.memory,
+        Peer::default(),
+    );
     shared.begin();
     match result {
         Ok(()) => shared.attach_snet(link, 0, Counts::default(), 0)?,

@@ -1,8 +1,8 @@
-//! The bounds of a server, as its errors name them.
+//! The bounds of an end, as its errors name them.
 
 use std::fmt;
 
-/// A bound of a server's that has been reached, each of which is a setting of its [`Config`](crate::Config).
+/// A bound that has been reached, each of which is a setting of its [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
@@ -18,6 +18,8 @@ pub enum Limit {
     SessionsPerIdentity,
     /// [`max_resumes_per_second`](crate::Config::max_resumes_per_second).
     ResumesPerSecond,
+    /// [`memory_budget`](crate::Config::memory_budget).
+    Memory,
 }
 
 impl fmt::Display for Limit {
@@ -30,6 +32,7 @@ impl fmt::Display for Limit {
             Self::Sessions => "it has as many sessions as it may",
             Self::SessionsPerAddress => "it has as many sessions from this address as it may",
             Self::SessionsPerIdentity => "it has as many sessions of this client as it may",
+            Self::Memory => "its memory budget is used up",
             Self::ResumesPerSecond => {
                 "more attempts to resume came from this address than it takes in a second"
             }

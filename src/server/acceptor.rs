@@ -92,7 +92,8 @@ impl Acceptor {
     ///
     /// - [`Error::Config`] if the configuration cannot be used;
     /// - [`Error::Link`], [`Error::Handshake`], [`Error::HandshakeTimeout`] if the link fails, the peer does wrong or stalls;
-    /// - [`Error::Overloaded`] if there are too many handshakes, sessions or attempts to resume;
+    /// - [`Error::Overloaded`] if there are too many handshakes, sessions or attempts to resume, or the
+    ///   [memory budget](Config::memory_budget) is used up;
     /// - [`Error::ShutDown`] if the peer wants a new session, and the sessions are being [shut down](Sessions::shutdown);
     /// - [`Error::Resume`] if the peer's session cannot be resumed.
     ///

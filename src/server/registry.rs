@@ -149,6 +149,8 @@ impl Registry {
             Err(Denied::Draining)
         } else if tables.sessions.len() >= self.config.max_sessions {
             Err(Denied::Full(Limit::Sessions))
+        } else if self.config.memory.is_used_up() {
+            Err(Denied::Full(Limit::Memory))
         } else {
             tables.owners.check(owner).map_err(Denied::Full)
         }
@@ -239,7 +241,7 @@ impl Registry {
     }
 
     fn start(&self, id: SessionId, named: Named, peer: Peer) -> Option<Arc<Shared>> {
-        let patience = self.config.handshake_timeout;
+        let (patience, memory) = (self.config.handshake_timeout, &self.config.memory);
         Some(match named {
             Named::Native {
                 secret,
@@ -255,7 +257,7 @@ impl Registry {
                 };
                 let settings = self.config.native.clone();
                 let session = NativeSession::new(Role::Server, identity, settings, now());
-                Shared::new(session, patience, peer)
+                Shared::new(session, patience, memory, peer)
             }
             Named::Snet(key) => {
                 let opened = Opened {
@@ -264,7 +266,7 @@ impl Registry {
                 };
                 let settings: snet::Settings = self.config.snet.clone()?;
                 let session = SnetSession::new(Role::Server, opened, settings, now());
-                Shared::new(session, patience, peer)
+                Shared::new(session, patience, memory, peer)
             }
         })
     }

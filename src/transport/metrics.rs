@@ -213,6 +213,7 @@ mod on {
                 Limit::SessionsPerAddress => "max_sessions_per_address",
                 Limit::SessionsPerIdentity => "max_sessions_per_identity",
                 Limit::ResumesPerSecond => "max_resumes_per_second",
+                Limit::Memory => "memory_budget",
             },
             Error::ShutDown => "shutting_down",
             Error::Handshake(error) => match error {

@@ -8,6 +8,7 @@ mod handshake;
 mod keeper;
 mod link;
 mod log;
+mod memory;
 mod metrics;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod random;
@@ -30,6 +31,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use handle::Handle;
+pub use memory::MemoryBudget;
 pub use state::{LinkState, SessionId};
 
 pub(crate) use self::{

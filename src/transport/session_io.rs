@@ -1,6 +1,7 @@
 //! A session together with its links: the bytes' way between them.
 
 mod ending;
+mod memory;
 mod resuming;
 
 use std::{
@@ -13,12 +14,14 @@ use std::{
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
+use self::memory::Memory;
 use super::{
     any_session::AnySession,
     clock::now,
     effects::{Effects, Migration},
     link::AnyLink,
     log,
+    memory::MemoryBudget,
     metrics::Recorder,
     state::{LinkState, SessionId},
 };
@@ -100,6 +103,7 @@ pub(super) struct SessionIo {
     keeper_comes: Option<Instant>,
     /// How many bytes had been sent and received when something was last due.
     carried: u64,
+    memory: Memory,
 }
 
 /// What the keeper is to do about a session's link.
@@ -114,9 +118,15 @@ pub(super) enum Need {
 }
 
 impl SessionIo {
-    pub(super) fn new(session: AnySession, wakers: Wakers, patience: Duration) -> Self {
+    pub(super) fn new(
+        session: AnySession,
+        wakers: Wakers,
+        patience: Duration,
+        budget: MemoryBudget,
+    ) -> Self {
         let mut io = Self {
             id: session.id(),
+            memory: Memory::new(budget, session.window()),
             recorder: Recorder::default(),
             session,
             wakers,
@@ -547,6 +557,7 @@ impl SessionIo {
             self.take_in(fx);
         }
         self.handle_timeout(fx);
+        self.account(fx);
         if keeps_write || self.session.owes(now()) || self.is_closing() {
             let before = self.unsent();
             let _ = self.hand_over_and_flush(fx);
@@ -590,6 +601,7 @@ impl SessionIo {
             self.session.poll_timeout(),
             self.close_by,
             self.recorder.due(),
+            self.memory.look_at(),
         ];
         times.into_iter().flatten().min()
     }

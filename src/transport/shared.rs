@@ -16,6 +16,7 @@ use super::{
     clock::now,
     effects::Effects,
     log,
+    memory::MemoryBudget,
     session_io::{Need, SessionIo, Wakers},
     state::{LinkState, SessionId},
     wakers::{Direction, KeeperWaker, Left, lock},
@@ -60,8 +61,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// `patience` is how long the closing of a link may take.
-    pub(crate) fn new(session: impl Into<AnySession>, patience: Duration, peer: Peer) -> Arc<Self> {
+    /// `patience` is how long the closing of a link may take; `memory` is what the session's buffers count against.
+    pub(crate) fn new(
+        session: impl Into<AnySession>,
+        patience: Duration,
+        memory: &MemoryBudget,
+        peer: Peer,
+    ) -> Arc<Self> {
         let session = session.into();
         let keeper = Arc::new(KeeperWaker::default());
         let read = Direction::new(keeper.clone());
@@ -71,7 +77,7 @@ impl Shared {
             write: write.clone().into(),
         };
         let (id, role, protocol) = (session.id(), session.role(), session.protocol());
-        let io = SessionIo::new(session, wakers, patience);
+        let io = SessionIo::new(session, wakers, patience, memory.clone());
         Arc::new(Self {
             id,
             role,
@@ -130,7 +136,12 @@ impl Shared {
     /// Does something under the lock, and after it what follows from that.
     fn with<R>(&self, change: impl FnOnce(&mut SessionIo, &mut Effects) -> R) -> R {
         let mut fx = Effects::default();
-        let result = change(&mut lock(&self.io), &mut fx);
+        let result = {
+            let mut io = lock(&self.io);
+            let result = change(&mut io, &mut fx);
+            io.account(&mut fx);
+            result
+        };
         self.carry_out(fx);
         result
     }
@@ -177,6 +188,8 @@ impl Shared {
         };
         slot.enter(cx.waker());
         let (result, left) = self.with(|io, fx| {
+            // Others may have used memory up, or given it back, since it last came.
+            io.account(fx);
             let mut result = poll(io, fx);
             if result.is_pending() && fx.heard {
                 self.read.listen(cx.waker());

@@ -51,17 +51,19 @@ fn what_the_peer_was_allowed_it_may_send_and_no_more() {
 #[test]
 fn a_new_link_takes_nothing_back() {
     for role in BOTH {
-        let mut script = confined(role, 8);
-        script.say_data(&bytes(0, 20));
-        script.read_some(10);
+        let mut script = Scripted::attached(role);
+        script.say_data(&bytes(0, 40));
         script.hear();
+        script.read_some(30);
+        assert_eq!(script.hear(), [said(ack(40, LIMIT + 30))]);
         for window in [8, 1, 30] {
             script.session.set_window(window, script.now);
             script.lose_link();
-            let heard = script.resume_attached(20, 0, LIMIT);
-            assert!(heard.contains(&said(attach(0, 20, LIMIT))), "{heard:?}");
+            let heard = script.resume_attached(40, 0, LIMIT);
+            let stands = attach(0, 40, LIMIT + 30);
+            assert!(heard.contains(&said(stands)), "{heard:?}");
         }
-        assert_eq!(script.say_data(&bytes(20, WINDOW - 20)).broken, None);
+        assert_eq!(script.say_data(&bytes(40, WINDOW - 10)).broken, None);
         assert!(script.say_data(b"x").broken.is_some());
     }
 }

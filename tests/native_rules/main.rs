@@ -16,6 +16,7 @@ mod delivery;
 mod dropping;
 mod ends;
 mod liveness;
+mod memory;
 mod migrate;
 mod protocols;
 mod refusals;

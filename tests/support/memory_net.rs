@@ -501,6 +501,12 @@ pub(crate) async fn expect_nothing(from: &mut (impl AsyncRead + Unpin)) {
     assert!(more.is_err(), "{more:?} though nothing is to come");
 }
 
+/// Reads the end of the peer's stream.
+pub(crate) async fn expect_end(from: &mut (impl AsyncRead + Unpin)) {
+    let more = within("the end", from.read(&mut [0])).await;
+    assert_eq!(more.expect("the end"), 0);
+}
+
 /// Reads the error that the session ends with.
 pub(crate) async fn read_error(from: &mut (impl AsyncRead + Unpin)) -> io::Error {
     within("the session's end", from.read(&mut [0]))

@@ -1,0 +1,92 @@
+//! What a session holds of the memory budget, and what that leaves it.
+
+use std::time::{Duration, Instant};
+
+use super::SessionIo;
+use crate::transport::{
+    clock::now,
+    effects::Effects,
+    memory::{MemoryBudget, Share},
+};
+
+/// After how long a session in which somebody waits for memory looks whether there is some, at first; then the time doubles.
+const LOOK_FIRST: Duration = Duration::from_millis(20);
+/// After how long it does at the latest.
+const LOOK_LAST: Duration = Duration::from_secs(1);
+
+/// A session's dealings with its budget.
+pub(super) struct Memory {
+    share: Share,
+    /// The window it is configured with.
+    whole: usize,
+    /// The window it may use now.
+    window: usize,
+    /// When it looks again, and after how long, since somebody waits.
+    look: Option<(Instant, Duration)>,
+}
+
+impl Memory {
+    pub(super) fn new(budget: MemoryBudget, whole: usize) -> Self {
+        Self {
+            share: Share::new(budget),
+            whole,
+            window: whole,
+            look: None,
+        }
+    }
+
+    /// When the session looks again by itself.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.look.map(|(at, _)| at)
+    }
+
+    /// Puts the next look off, if somebody waits, or forgets it.
+    fn look_again(&mut self, waits: bool) {
+        self.look = match self.look {
+            _ if !waits => None,
+            None => now().checked_add(LOOK_FIRST).map(|at| (at, LOOK_FIRST)),
+            Some((at, after)) if at <= now() => {
+                let after = (after * 2).min(LOOK_LAST);
+                now().checked_add(after).map(|at| (at, after))
+            }
+            look => look,
+        };
+    }
+}
+
+impl SessionIo {
+    /// Bytes that are allocated for the session, links included that the crate makes itself.
+    fn buffered(&self) -> usize {
+        self.session.allocated()
+    }
+
+    /// Accounts for what the session holds after something has happened to it, and has it make do with the window that is left.
+    pub(in crate::transport) fn account(&mut self, fx: &mut Effects) {
+        self.memory.share.set(self.buffered());
+        let window = self.memory.share.window(self.memory.whole);
+        if window == self.memory.window && window == self.memory.whole {
+            return;
+        }
+        self.make_do(window, fx);
+    }
+
+    /// There is not enough memory for everybody, or there was not until now.
+    #[cold]
+    fn make_do(&mut self, window: usize, fx: &mut Effects) {
+        if window != self.memory.window {
+            self.memory.window = window;
+            if self.session.set_window(window, now()) {
+                fx.wake_writer = true;
+                // The peer is to be told.
+                fx.wake_keeper = true;
+            }
+            self.memory.share.set(self.buffered());
+        }
+        self.memory.look_again(self.session.is_confined());
+        if let Some(at) = self.memory.look_at()
+            && self.keeper_comes.is_none_or(|comes| comes > at)
+        {
+            fx.wake_keeper = true;
+        }
+    }
+}

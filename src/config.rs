@@ -128,7 +128,8 @@ impl Config {
     /// received, until the application has read them. A writer waits when the window is full. Default: 1 MiB.
     ///
     /// The memory is taken as it is needed and given back when nothing is under way: twice this for each session at the most. On a path
-    /// with a round trip of *t* seconds, one session carries at most window ÷ *t* bytes a second. From 64 bytes to 2 GiB.
+    /// with a round trip of *t* seconds, one session carries at most window ÷ *t* bytes a second. From 64 bytes to 2 GiB, and at most half
+    /// the [memory budget](Self::memory_budget); when that is short, windows are smaller.
     #[must_use]
     pub fn window(mut self, bytes: usize) -> Self {
         self.window = bytes;
@@ -551,7 +552,7 @@ impl Snet {
     /// How many of the last sent bytes each end keeps, and how many received bytes may wait for the application. Default: 1 MiB.
     ///
     /// The memory is taken as it is needed, and the history's is kept: a session that has sent this much holds it until it ends.
-    /// From 64 bytes to 2 GiB; over TCP sockets of ours at least about 150 KiB, for the socket buffers to have room.
+    /// From 64 bytes to 2 GiB, and at most half the [memory budget](Config::memory_budget); over TCP sockets of ours at least about 150 KiB, for the socket buffers to have room.
     #[must_use]
     pub fn history(mut self, bytes: usize) -> Self {
         self.history = bytes;
@@ -612,7 +613,7 @@ mod tests {
 
     /// Which setting a configuration is refused for.
     fn refused(config: Config) -> Option<&'static str> {
-        config.validate().err().map(|error| error.field)
+        config.validate(Role::Server).err().map(|error| error.field)
     }
 
     #[test]
@@ -682,6 +683,21 @@ mod tests {
             refused(config().max_handshakes(1).max_handshakes_per_address(9)),
             None
         );
+        fn memory(bytes: usize) -> Config {
+            Config::new().memory_budget(MemoryBudget::new(bytes))
+        }
+        for (config, smallest) in [
+            (memory, 2 << 20),
+            (|bytes| memory(bytes).window(64), 64 << 10),
+            (
+                |bytes| memory(bytes).snet(Snet::rc4().history(3 << 20)),
+                6 << 20,
+            ),
+        ] as [(fn(usize) -> Config, usize); 4]
+        {
+            assert_eq!(refused(config(smallest)), None);
+            assert_eq!(refused(config(smallest - 1)), Some("memory_budget"));
+        }
         assert_eq!(refused(config().route(0xffff)), None);
         assert_eq!(refused(config().route(0x1_0000)), Some("route"));
         let snet = |snet| Config::new().snet(snet);

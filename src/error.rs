@@ -83,7 +83,6 @@ pub enum Error {
 }
 
 /// Why there is no room for a session, whichever end opens it.
-#[cfg(any(feature = "client", feature = "server"))]
 impl Error {
     fn kind(&self) -> io::ErrorKind {
         match self {

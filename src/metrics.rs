@@ -16,6 +16,7 @@
 //! | `unbroken_bytes_replayed_total` | counter | role, protocol | bytes sent again because a link was lost |
 //! | `unbroken_sessions` | gauge | role, protocol | sessions that are open: those whose [`LinkState`](crate::LinkState) is not `Closed` |
 //! | `unbroken_sessions_detached` | gauge | role, protocol | those of them that have no link |
+//! | `unbroken_buffered_bytes` | gauge | role, protocol | memory that open sessions take of their [`MemoryBudget`](crate::MemoryBudget) |
 //! | `unbroken_detached_seconds` | histogram | role, protocol | how long a session had no link, whenever it gets one again |
 //! | `unbroken_round_trip_seconds` | histogram | role, protocol | the smoothed round trip, whenever it has changed; snet measures none |
 //! | `unbroken_session_seconds` | histogram | role, protocol | how long a session was open |
@@ -29,7 +30,7 @@
 //!
 //! # They lag
 //!
-//! Reading and writing count nothing. What they have moved, and the round trip, is recorded when the session's own task runs or a link changes, and
+//! Reading and writing count nothing. What they have moved or left in memory, and the round trip, is recorded when the session's own task runs or a link changes, and
 //! when the session is over: within half a second of the application's reading or writing, as long as the runtime has time for it.
 //!
 //! # What is replaced
@@ -90,6 +91,11 @@ pub fn describe() {
     ] {
         describe_gauge!(name, Unit::Count, what);
     }
+    describe_gauge!(
+        "unbroken_buffered_bytes",
+        Unit::Bytes,
+        "memory that open sessions buffer in"
+    );
     for (name, what) in [
         (
             "unbroken_detached_seconds",

@@ -487,6 +487,45 @@ async fn sessions_that_nobody_takes_are_counted_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_open_sessions_buffer_is_what_they_take_of_their_budget() {
+    for (protocol, config) in BOTH {
+        let (numbers, _guard) = Numbers::here();
+        let memory = unbroken::MemoryBudget::new(16 << 20);
+        let config = config().memory_budget(memory.clone());
+        let buffered = || {
+            let of = |role| numbers.gauge(&format!("buffered_bytes {role} {protocol}"));
+            ROLES.map(of).iter().sum::<f64>()
+        };
+        let mut net = Net::new(&config, ROOMY);
+        let (mut first, mut peer) = net.open(&config).await;
+        let (second, _other) = net.open(&config).await;
+        assert_eq!(buffered(), 0.0);
+        for (end, len) in [(&mut first, 100_000), (&mut peer, 5000)] {
+            send(end, &vec![7; len]).await;
+        }
+        catch_up().await;
+        assert!(buffered() >= 105_000.0);
+        assert_eq!(buffered(), memory.used() as f64);
+        expect(&mut peer, &[7; 100_000]).await;
+        catch_up().await;
+        assert_eq!(buffered(), memory.used() as f64);
+        // One that is over is no longer counted, though its application may still read.
+        second.handle().close(1);
+        first.handle().close(1);
+        for end in [&first, &peer, &second] {
+            if protocol == "snet" {
+                end.handle().close(1);
+            }
+            closed(&end.handle()).await;
+        }
+        assert_eq!(buffered(), 0.0);
+        assert!(memory.used() >= 5000);
+        drop((first, peer));
+        assert_eq!(memory.used(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_metric_is_described_and_documented() {
     let (numbers, _guard) = Numbers::here();
     unbroken::metrics::describe();

@@ -38,8 +38,10 @@ mod on {
         reason: CloseReason,
         /// What of its figures has been recorded.
         recorded: Stats,
+        recorded_buffered: usize,
         sessions: Gauge,
         sessions_detached: Gauge,
+        buffered: Gauge,
         sent: Counter,
         received: Counter,
         replayed: Counter,
@@ -65,8 +67,10 @@ mod on {
                 // Unless another is given: then nobody keeps the session any more.
                 reason: CloseReason::Abandoned,
                 recorded: Stats::default(),
+                recorded_buffered: 0,
                 sessions,
                 sessions_detached: gauge!("unbroken_sessions_detached", &labels),
+                buffered: gauge!("unbroken_buffered_bytes", &labels),
                 sent: counter!("unbroken_bytes_sent_total", &labels),
                 received: counter!("unbroken_bytes_received_total", &labels),
                 replayed: counter!("unbroken_bytes_replayed_total", &labels),
@@ -76,10 +80,11 @@ mod on {
             self.open = Some(Box::new(open));
         }
 
-        /// Records what has changed since the last call.
-        pub(crate) fn observe(&mut self, session: &AnySession, state: &LinkState) {
+        /// Records what has changed since the last call. The session's buffers take `buffered` bytes.
+        pub(crate) fn observe(&mut self, session: &AnySession, state: &LinkState, buffered: usize) {
             let Some(open) = &mut self.open else { return };
             open.record(session.stats());
+            open.record_buffered(buffered);
             match *state {
                 LinkState::Connected => open.attached(),
                 LinkState::Reconnecting { since, .. } => open.detached(since),
@@ -147,6 +152,14 @@ mod on {
             self.recorded = stats;
         }
 
+        fn record_buffered(&mut self, buffered: usize) {
+            if buffered != self.recorded_buffered {
+                self.buffered
+                    .increment(buffered as f64 - self.recorded_buffered as f64);
+                self.recorded_buffered = buffered;
+            }
+        }
+
         fn detached(&mut self, since: Instant) {
             if self.detached.is_none() {
                 self.detached = Some(since);
@@ -173,6 +186,7 @@ mod on {
                 self.sessions_detached.decrement(1.0);
             }
             self.sessions.decrement(1.0);
+            self.record_buffered(0);
             let age = now().saturating_duration_since(self.since);
             histogram!("unbroken_session_seconds", &self.labels).record(age.as_secs_f64());
             let [role, protocol] = self.labels;
@@ -261,7 +275,7 @@ mod off {
     impl Recorder {
         pub(crate) fn begin(&mut self, _: &AnySession) {}
 
-        pub(crate) fn observe(&mut self, _: &AnySession, _: &LinkState) {}
+        pub(crate) fn observe(&mut self, _: &AnySession, _: &LinkState, _: usize) {}
 
         pub(crate) fn application_came(&mut self) {}
 

@@ -152,7 +152,7 @@ impl SessionIo {
     /// See [`Shared::begin`](super::shared::Shared::begin).
     pub(super) fn begin(&mut self) {
         self.recorder.begin(&self.session);
-        self.recorder.observe(&self.session, &self.seen);
+        self.record();
     }
 
     /// What a user is told of the session's state.
@@ -168,6 +168,11 @@ impl SessionIo {
             },
             Phase::Closed(reason) => LinkState::Closed(reason),
         }
+    }
+
+    fn record(&mut self) {
+        let (state, buffered) = (self.state(), self.buffered());
+        self.recorder.observe(&self.session, &state, buffered);
     }
 
     // What the application does.
@@ -479,7 +484,7 @@ impl SessionIo {
         self.doubt = false;
         self.used = true;
         log::attached(self.id, &self.seen, &self.session.stats());
-        self.recorder.observe(&self.session, &self.state());
+        self.record();
         for waiting in self.moving.drain(..) {
             fx.migrated.push((waiting, Ok(())));
         }
@@ -537,7 +542,7 @@ impl SessionIo {
             }
         }
         self.seen = self.state();
-        self.recorder.observe(&self.session, &self.seen);
+        self.record();
         fx.phase_changed();
     }
 
@@ -567,7 +572,7 @@ impl SessionIo {
         if is_due {
             self.release();
         }
-        self.recorder.observe(&self.session, &self.seen);
+        self.record();
         self.keeper_comes = self.poll_timeout();
         (self.need(), self.keeper_comes)
     }

@@ -15,7 +15,7 @@ use unbroken::{
 };
 
 use super::{
-    memory_link::{Client, MemoryLink, Server, Wire, link},
+    memory_link::{Client, Fault, MemoryLink, Server, Wire, link},
     memory_net::{
         Net, OPEN_SENT, REPLY, RESUME_SENT, ROOMY, exchange, expect, expect_nothing, pattern,
         plain, plain_history, resumed, send, until, within,
@@ -320,6 +320,43 @@ async fn overload_closes_without_zeros_and_passes() {
     let mut server = net.opened().await;
     send(&mut server, b"alive").await;
     expect(&mut third, b"alive").await;
+}
+
+/// What it has sent is kept for the peer, so memory is free again when the session is over and not before.
+#[tokio::test(start_paused = true)]
+async fn a_used_up_memory_budget_closes_without_zeros_and_passes() {
+    const HISTORY: usize = 64 << 10;
+    let memory = unbroken::MemoryBudget::new(2 * HISTORY);
+    let config = plain_history(HISTORY)
+        .window(HISTORY)
+        .memory_budget(memory.clone());
+    let mut net = Net::new(&config, ROOMY);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (mut client, mut server) = net.open(&plain_history(HISTORY)).await;
+        let bytes = pattern(1, 4 * HISTORY);
+        for part in bytes.chunks(10_000) {
+            send(&mut server, part).await;
+            expect(&mut client, part).await;
+        }
+        open.push((client, server));
+    }
+    assert_eq!(memory.used(), memory.bytes());
+    let (mut another, _) = net.raw_link();
+    send(&mut another, &[0, 1, 2, 3, 4, 5, 6, 7, 8]).await;
+    assert!(closes_silently(&mut another).await);
+    assert!(matches!(net.failure().await, Error::Overloaded(_)));
+    // Those that run go on, and are resumed.
+    let (client, server) = &mut open[0];
+    net.wire(0).cut(Fault::Reset);
+    resumed(&client.handle(), 1).await;
+    send(client, b"up").await;
+    expect(server, b"up").await;
+    let (client, server) = open.pop().expect("two are open");
+    server.handle().close(1);
+    drop((client, server));
+    let (mut client, mut server) = net.open(&plain_history(HISTORY)).await;
+    exchange(&mut client, &mut server).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,7 +56,7 @@ impl Memory {
 
 impl SessionIo {
     /// Bytes that are allocated for the session, links included that the crate makes itself.
-    fn buffered(&self) -> usize {
+    pub(super) fn buffered(&self) -> usize {
         self.session.allocated()
     }
 

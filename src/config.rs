@@ -683,20 +683,15 @@ mod tests {
             refused(config().max_handshakes(1).max_handshakes_per_address(9)),
             None
         );
-        fn memory(bytes: usize) -> Config {
-            Config::new().memory_budget(MemoryBudget::new(bytes))
-        }
+        let snet_history = Snet::rc4().history(3 << 20);
         for (config, smallest) in [
-            (memory, 2 << 20),
-            (|bytes| memory(bytes).window(64), 64 << 10),
-            (
-                |bytes| memory(bytes).snet(Snet::rc4().history(3 << 20)),
-                6 << 20,
-            ),
-        ] as [(fn(usize) -> Config, usize); 4]
-        {
-            assert_eq!(refused(config(smallest)), None);
-            assert_eq!(refused(config(smallest - 1)), Some("memory_budget"));
+            (Config::new(), 2 << 20),
+            (Config::new().window(64), 64 << 10),
+            (Config::new().snet(snet_history), 6 << 20),
+        ] {
+            let with = |bytes| config.clone().memory_budget(MemoryBudget::new(bytes));
+            assert_eq!(refused(with(smallest)), None);
+            assert_eq!(refused(with(smallest - 1)), Some("memory_budget"));
         }
         assert_eq!(refused(config().route(0xffff)), None);
         assert_eq!(refused(config().route(0x1_0000)), Some("route"));

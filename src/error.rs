@@ -82,7 +82,6 @@ pub enum Error {
     CannotDial,
 }
 
-/// Why there is no room for a session, whichever end opens it.
 impl Error {
     fn kind(&self) -> io::ErrorKind {
         match self {

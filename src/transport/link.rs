@@ -43,7 +43,6 @@ impl AnyLink {
     }
 
     /// What its buffers take up, in bytes, apart from those of the link as it was dialled or accepted.
-    #[cfg(test)]
     pub(crate) fn allocated(&self) -> usize {
         match self {
             Self::Plain(_) => 0,

@@ -41,15 +41,15 @@ const SMALLEST: usize = 4 * FLOOR;
 /// # What is counted
 ///
 /// The allocations in which sessions keep what was sent and may have to be sent again, and what was received and has not been read,
-/// whether they are full or not. Not the few hundred bytes that a session takes itself, the buffers of sockets, of TLS or of
-/// any other link the crate did not make, nor what the application holds.
+/// whether they are full or not; and those of Noise links. Not the few hundred bytes that a session takes itself, the buffers of sockets,
+/// of TLS or of any other link the crate did not make, nor what the application holds.
 ///
 /// # How far it can be exceeded
 ///
 /// What a peer was allowed to send, it may still send: a native session that is open when memory becomes short can come to hold its
 /// whole window of what its application does not read, and its writer 16 KiB. snet's history cannot shrink, since the peer relies on it.
-/// So at the worst the budget is exceeded by a window and 16 KiB for each native session, and by two histories for each that speaks
-/// snet; no more, because no session is added. Where peers are not trusted, choose [`window`](crate::Config::window) and
+/// So at the worst the budget is exceeded by a window and 16 KiB for each native session, a Noise link's 200 KiB while it is busy, and
+/// by two histories for each that speaks snet; no more, because no session is added. Where peers are not trusted, choose [`window`](crate::Config::window) and
 /// [`max_sessions`](crate::Config::max_sessions) for that.
 #[derive(Clone)]
 pub struct MemoryBudget(Arc<Inner>);

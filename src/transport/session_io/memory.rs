@@ -57,7 +57,9 @@ impl Memory {
 impl SessionIo {
     /// Bytes that are allocated for the session, links included that the crate makes itself.
     pub(super) fn buffered(&self) -> usize {
-        self.session.allocated()
+        let links = [&self.link, &self.previous].into_iter().flatten();
+        let links: usize = links.map(|attached| attached.link.allocated()).sum();
+        self.session.allocated() + links
     }
 
     /// Accounts for what the session holds after something has happened to it, and has it make do with the window that is left.

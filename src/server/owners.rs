@@ -84,6 +84,12 @@ impl Owners {
         self.by_source.remove(owner.source);
         self.by_key.remove(owner.key);
     }
+
+    /// How many each has who has any.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (HashMap<Source, usize>, HashMap<ClientKey, usize>) {
+        (self.by_source.counts.clone(), self.by_key.counts.clone())
+    }
 }
 
 struct Tally<K> {

@@ -365,3 +365,6 @@ impl Drop for Entry {
         self.registry.remove(&self.session, &self.owner);
     }
 }
+
+#[cfg(test)]
+mod tests;

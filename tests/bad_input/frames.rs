@@ -75,6 +75,10 @@ fn errors() -> Vec<(String, Vec<u8>)> {
     for len in [0, 65_537, 0x00ff_ffff] {
         errors.push((format!("DATA of length {len}"), bytes(0, len, 40)));
     }
+    for len in [65_537, 0x00ff_ffff] {
+        let wrong = bytes(0x80, len, 40);
+        errors.push((format!("a frame to be skipped of length {len}"), wrong));
+    }
     // Types that are not known, and those of handshakes.
     for kind in (0x07..0x80).filter(|kind| *kind != 0x15) {
         errors.push((format!("type {kind}"), bytes(kind, 0, 40)));

@@ -65,6 +65,13 @@ fn wrong_frames_end_the_link_and_not_the_session() {
                 len: MAX_DATA as u32 + 1,
             },
         ),
+        (
+            vec![0x80, 1, 0, 1],
+            TooLong {
+                frame: 0x80,
+                len: MAX_DATA as u32 + 1,
+            },
+        ),
         (vec![0x01, 0, 0, 15], Length { frame: 1, len: 15 }),
         (vec![0x02, 0, 0, 1], Length { frame: 2, len: 1 }),
         (vec![0x03, 0, 0, 8], Length { frame: 3, len: 8 }),

@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     future::{Future, pending},
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll},
@@ -68,6 +69,8 @@ struct State {
     usual: Dial,
     planned: VecDeque<Dial>,
     dials: Vec<Instant>,
+    /// The links that dials gave.
+    dialled: Vec<Wire>,
     wires: Vec<Wire>,
     ignored: VecDeque<MemoryLink>,
 }
@@ -86,6 +89,7 @@ impl Net {
             usual: Dial::Serve,
             planned: VecDeque::new(),
             dials: Vec::new(),
+            dialled: Vec::new(),
             wires: Vec::new(),
             ignored: VecDeque::new(),
         };
@@ -102,7 +106,12 @@ impl Net {
 
     /// What dials, for a [`Connector`].
     pub(crate) fn dialer(&self) -> Dialer {
-        Dialer(self.shared.clone())
+        Dialer(self.shared.clone(), None)
+    }
+
+    /// The same, from an address that the acceptor is told.
+    pub(crate) fn dialer_from(&self, addr: SocketAddr) -> Dialer {
+        Dialer(self.shared.clone(), Some(addr))
     }
 
     /// How dials go from now on.
@@ -140,6 +149,11 @@ impl Net {
         self.shared.lock().dials.clone()
     }
 
+    /// The links that dials gave, in the order in which they did.
+    pub(crate) fn dialled(&self) -> Vec<Wire> {
+        self.shared.lock().dialled.clone()
+    }
+
     /// How many links there have been.
     pub(crate) fn links(&self) -> usize {
         self.shared.lock().wires.len()
@@ -165,9 +179,12 @@ impl Net {
 
     /// A new link for a raw client, whose other end the acceptor takes.
     pub(crate) fn raw_link(&self) -> (MemoryLink, Wire) {
-        let (client, server, wire) = self.shared.make_link();
-        self.shared.serve(server);
-        (client, wire)
+        self.dialer().raw_link()
+    }
+
+    /// The same, from an address that the acceptor is told.
+    pub(crate) fn raw_link_from(&self, addr: SocketAddr) -> (MemoryLink, Wire) {
+        self.dialer_from(addr).raw_link()
     }
 
     /// What came of the next link that the acceptor is done with.
@@ -250,12 +267,16 @@ impl Shared {
         self.state.lock().expect("no test panics under this lock")
     }
 
-    fn serve(self: &Arc<Self>, end: MemoryLink) {
+    fn serve(self: &Arc<Self>, end: MemoryLink, addr: Option<SocketAddr>) {
         let acceptor = self.lock().acceptor.clone();
         let accepted = self.accepted.clone();
         tokio::spawn(async move {
+            let outcome = match addr {
+                Some(addr) => acceptor.accept_from(end, addr).await,
+                None => acceptor.accept(end).await,
+            };
             // The test may be over.
-            let _ = accepted.send(acceptor.accept(end).await);
+            let _ = accepted.send(outcome);
         });
     }
 
@@ -268,7 +289,17 @@ impl Shared {
 
 /// Dials the net's server.
 #[derive(Clone)]
-pub(crate) struct Dialer(Arc<Shared>);
+pub(crate) struct Dialer(Arc<Shared>, Option<SocketAddr>);
+
+impl Dialer {
+    /// A new link for a raw client, as [`Net::raw_link`] gives it.
+    pub(crate) fn raw_link(&self) -> (MemoryLink, Wire) {
+        let Self(net, addr) = self;
+        let (client, server, wire) = net.make_link();
+        net.serve(server, *addr);
+        (client, wire)
+    }
+}
 
 impl Service<()> for Dialer {
     type Response = MemoryLink;
@@ -280,7 +311,7 @@ impl Service<()> for Dialer {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        let net = self.0.clone();
+        let Self(net, addr) = self.clone();
         Box::pin(async move {
             let dial = {
                 let mut state = net.lock();
@@ -295,13 +326,14 @@ impl Service<()> for Dialer {
                 Dial::Serve | Dial::CutAt(..) | Dial::Ignore => {}
             }
             let (client, server, wire) = net.make_link();
+            net.lock().dialled.push(wire.clone());
             match dial {
                 Dial::Ignore => net.lock().ignored.push_back(server),
                 Dial::CutAt(side, count) => {
                     wire.cut_at(side, count);
-                    net.serve(server);
+                    net.serve(server, addr);
                 }
-                _ => net.serve(server),
+                _ => net.serve(server, addr),
             }
             Ok(client)
         })

@@ -410,6 +410,50 @@ async fn a_server_counts_whom_it_refuses_and_why() {
     drop(first);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_limit_that_was_reached() {
+    for (protocol, config) in BOTH {
+        let (numbers, _guard) = Numbers::here();
+        let config = config()
+            .max_sessions_per_address(1)
+            .max_handshakes(3)
+            .max_handshakes_per_address(2)
+            .max_resumes_per_second(1);
+        let addr = |last| std::net::SocketAddr::from(([192, 0, 2, last], 1));
+        let mut net = Net::new(&config, ROOMY);
+        let connector = Connector::new(net.dialer_from(addr(1)), config.clone());
+        let client = connector.clone().oneshot(()).await.expect("room");
+        let server = net.session().await;
+        connector.oneshot(()).await.expect_err("it has one");
+        // As often as it may, and once more.
+        for resumes in 1..=2 {
+            net.dialled().iter().for_each(|wire| wire.cut(Fault::Reset));
+            resumed(&client.handle(), resumes).await;
+        }
+        catch_up().await;
+        let handshakes = [1, 1, 1, 2, 3].map(|last| net.raw_link_from(addr(last)));
+        catch_up().await;
+        for limit in [
+            "max_sessions_per_address",
+            "max_resumes_per_second",
+            "max_handshakes_per_address",
+            "max_handshakes",
+        ] {
+            let refused = numbers.count(&format!("handshakes_refused_total {limit}"));
+            // A client over snet is not told when to come again.
+            let most = match (protocol, limit) {
+                ("snet", "max_resumes_per_second") => 10,
+                _ => 1,
+            };
+            assert!(
+                (1..=most).contains(&refused),
+                "{protocol}: {refused} {limit}"
+            );
+        }
+        drop((handshakes, client, server));
+    }
+}
+
 /// The keeper is gone before the session, and whoever else would say that it is over.
 #[test]
 fn the_gauges_go_down_with_the_runtime() {

@@ -92,12 +92,12 @@ fn an_snet_session_is_send_unpin_and_static() {
 #[cfg(feature = "transport")]
 #[test]
 fn the_transport_is_send_sync_unpin_and_static() {
-    use unbroken::{Config, Handle, LinkState, ResumableTransport, SessionId, Snet};
+    use unbroken::{Config, Handle, LinkState, MemoryBudget, ResumableTransport, SessionId, Snet};
 
     assert_all!(ResumableTransport, Handle, LinkState, SessionId);
     // At the root as well.
     assert_all!(unbroken::Stats);
-    assert_all!(Config, Snet);
+    assert_all!(Config, MemoryBudget, Snet);
 }
 
 #[cfg(feature = "client")]

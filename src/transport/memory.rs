@@ -33,8 +33,9 @@ const SMALLEST: usize = 4 * FLOOR;
 ///
 /// Up to half of it nothing. Beyond that the [windows](crate::Config::window) of native sessions shrink, the more the less is left, down
 /// to 16 KiB or what they are configured with, whichever is less: writers wait earlier, peers are allowed less, and memory is given back
-/// as soon as it is empty. They grow again as memory is given back; a session in which somebody waits for that looks after 20
-/// milliseconds first, and after a second at the latest. Once all of it is in use, no new session is opened: a server refuses it as
+/// as soon as it is empty. A session finds out when anything happens to it, so one that is idle does at the next
+/// [ping](crate::Config::keepalive). Windows grow again as memory is given back; a session in which somebody waits for that looks
+/// after 20 milliseconds first, and after a second at the latest. Once all of it is in use, no new session is opened: a server refuses it as
 /// [busy](crate::RejectCode::Busy), or closes the link of a client that speaks snet, and a client's attempt to open one fails with
 /// [`Error::Overloaded`](crate::Error::Overloaded) before it dials. Sessions that are open go on, and are resumed.
 ///
@@ -49,7 +50,8 @@ const SMALLEST: usize = 4 * FLOOR;
 /// What a peer was allowed to send, it may still send: a native session that is open when memory becomes short can come to hold its
 /// whole window of what its application does not read, and its writer 16 KiB. snet's history cannot shrink, since the peer relies on it.
 /// So at the worst the budget is exceeded by a window and 16 KiB for each native session, a Noise link's 200 KiB while it is busy, and
-/// by two histories for each that speaks snet; no more, because no session is added. Where peers are not trusted, choose [`window`](crate::Config::window) and
+/// by two histories for each that speaks snet; no more, because no session is added but those whose opening has begun. Where peers are
+/// not trusted, choose [`window`](crate::Config::window) and
 /// [`max_sessions`](crate::Config::max_sessions) for that.
 #[derive(Clone)]
 pub struct MemoryBudget(Arc<Inner>);

@@ -18,8 +18,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 use unbroken::{
-    Accepted, Acceptor, CloseReason, Config, Connector, Error, LinkState, Refusal, RejectCode,
-    ResumableTransport, ResumeError,
+    Accepted, Acceptor, CloseReason, Config, Connector, Error, LinkState, MemoryBudget, Refusal,
+    RejectCode, ResumableTransport, ResumeError,
     protocol::native::{Answer, Frame, Opened, ServerHandshake},
     reset,
 };
@@ -451,8 +451,10 @@ impl AsyncWrite for Panics {
 /// An end whose keeper dies of a link can go on no more, and says so.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_abandoned_says_so() {
+    let memory = MemoryBudget::new(2 << 20);
     let armed = Arc::new(AtomicBool::new(false));
-    let acceptor = Acceptor::new(Config::new());
+    let config = Config::new().memory_budget(memory.clone());
+    let acceptor = Acceptor::new(config.clone());
     let (accepted, mut transports) = mpsc::unbounded_channel();
     let dial = {
         let armed = armed.clone();
@@ -471,7 +473,7 @@ async fn a_server_that_was_abandoned_says_so() {
             std::future::ready(io::Result::Ok(near))
         })
     };
-    let connector = Connector::new(dial, Config::new());
+    let connector = Connector::new(dial, config);
     let mut client = connector.oneshot(()).await.expect("a session");
     let mut server = transports.recv().await.expect("a session");
     leave_unread(&mut client, &mut server).await;
@@ -487,6 +489,8 @@ async fn a_server_that_was_abandoned_says_so() {
         ErrorKind::ConnectionReset,
     )
     .await;
+    drop((client, server));
+    assert_eq!(memory.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,88 @@
+//! A handshake, driven by its contract.
+
+use unbroken::{HandshakeError, protocol::Handshake};
+
+use crate::input::Pieces;
+
+/// The most bytes one message of either protocol has: native's OPENED.
+pub const LONGEST: usize = 68;
+
+/// What a machine said and took.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transcript {
+    /// What it transmitted.
+    pub said: Vec<u8>,
+    /// How many bytes of the wire it took, if it liked all of them.
+    pub outcome: Result<usize, HandshakeError>,
+}
+
+/// Drives `machine` with what is on the `wire` until it needs no more, the wire is at its end, or something is wrong with it.
+///
+/// `decide` is called with the number of bytes taken so far whenever the machine neither has anything to say nor wants anything.
+pub fn drive<H: Handshake>(
+    machine: &mut H,
+    wire: &[u8],
+    mut pieces: Pieces,
+    mut decide: impl FnMut(&mut H, usize),
+) -> Transcript {
+    let mut said = Vec::new();
+    let mut used = 0;
+    let mut decided = false;
+    loop {
+        let out = machine.transmit();
+        assert!(out.len() <= LONGEST, "more to say than a message is long");
+        assert!(machine.wanted() <= LONGEST, "more than a message wanted");
+        if !out.is_empty() {
+            assert_eq!(machine.wanted(), 0, "it has the word, and wants to hear");
+            let count = pieces.next(out.len());
+            said.extend(&out[..count]);
+            machine.transmitted(count);
+            decided = false;
+        } else if machine.wanted() > 0 {
+            let count = pieces.next(machine.wanted().min(wire.len() - used));
+            if count == 0 {
+                break;
+            }
+            if let Err(error) = machine.receive(&wire[used..used + count]) {
+                return Transcript {
+                    said,
+                    outcome: Err(error),
+                };
+            }
+            used += count;
+            decided = false;
+        } else if decided {
+            break;
+        } else {
+            decide(machine, used);
+            decided = true;
+        }
+    }
+    Transcript {
+        said,
+        outcome: Ok(used),
+    }
+}
+
+/// Takes everything that `machine` has to say.
+pub fn say(machine: &mut impl Handshake) -> Vec<u8> {
+    let said = machine.transmit().to_vec();
+    assert!(said.len() <= LONGEST, "more to say than a message is long");
+    machine.transmitted(said.len());
+    said
+}
+
+/// Hands `message` over, in these pieces; the machine takes all of it or finds something wrong.
+pub fn hear(
+    machine: &mut impl Handshake,
+    message: &[u8],
+    mut pieces: Pieces,
+) -> Result<(), HandshakeError> {
+    let mut rest = message;
+    while !rest.is_empty() && machine.wanted() > 0 {
+        let count = pieces.next(machine.wanted().min(rest.len()));
+        machine.receive(&rest[..count])?;
+        rest = &rest[count..];
+    }
+    Ok(())
+}

@@ -1,8 +1,9 @@
 //! A handshake, driven by its contract.
 
+use arbitrary::Unstructured;
 use unbroken::{HandshakeError, protocol::Handshake};
 
-use crate::input::Pieces;
+use crate::input::{Pieces, byte, pick};
 
 /// The most bytes one message of either protocol has: native's OPENED.
 pub const LONGEST: usize = 68;
@@ -65,7 +66,7 @@ pub fn drive<H: Handshake>(
 }
 
 /// Takes everything that `machine` has to say.
-pub fn say(machine: &mut impl Handshake) -> Vec<u8> {
+pub fn say(machine: &mut (impl Handshake + ?Sized)) -> Vec<u8> {
     let said = machine.transmit().to_vec();
     assert!(said.len() <= LONGEST, "more to say than a message is long");
     machine.transmitted(said.len());
@@ -74,7 +75,7 @@ pub fn say(machine: &mut impl Handshake) -> Vec<u8> {
 
 /// Hands `message` over, in these pieces; the machine takes all of it or finds something wrong.
 pub fn hear(
-    machine: &mut impl Handshake,
+    machine: &mut (impl Handshake + ?Sized),
     message: &[u8],
     mut pieces: Pieces,
 ) -> Result<(), HandshakeError> {
@@ -85,4 +86,50 @@ pub fn hear(
         rest = &rest[count..];
     }
     Ok(())
+}
+
+/// Bytes that somebody changes on their way: which message, which byte of it, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Edits(Vec<[u8; 3]>);
+
+impl Edits {
+    /// Draws up to 3.
+    pub fn draw(input: &mut Unstructured<'_>) -> Self {
+        let count = pick(input, 4);
+        let edit = |_| std::array::from_fn(|_| byte(input));
+        Self((0..count).map(edit).collect())
+    }
+
+    /// Makes those of message `number`.
+    pub fn make(&self, number: u8, message: &mut [u8]) {
+        for [of, at, change] in &self.0 {
+            if of % 3 == number
+                && let Some(byte) = message.get_mut(usize::from(*at))
+            {
+                *byte ^= change;
+            }
+        }
+    }
+}
+
+/// Calls whatever there is to call, in any order, as no driver does: it may make no sense, but it is no panic.
+pub fn misuse<H: Handshake>(
+    machine: &mut H,
+    input: &mut Unstructured<'_>,
+    mut act: impl FnMut(&mut H, u8, &mut Unstructured<'_>),
+) {
+    while !input.is_empty() {
+        match byte(input) {
+            0..64 => {
+                let count = usize::from(byte(input)).min(input.len());
+                let bytes = input.bytes(count).unwrap_or(&[]);
+                // More than it wants, at times.
+                let _ = machine.receive(bytes);
+            }
+            64..128 => machine.transmitted(byte(input).into()),
+            action => act(machine, action, input),
+        }
+        assert!(machine.transmit().len() <= LONGEST);
+        assert!(machine.wanted() <= LONGEST);
+    }
 }

@@ -9,6 +9,8 @@ mod core_ends;
 mod core_native;
 #[path = "../support/core_native_server.rs"]
 mod core_native_server;
+#[path = "../support/core_noise.rs"]
+mod core_noise;
 #[path = "../support/core_pair.rs"]
 mod core_pair;
 #[path = "../support/core_scripted.rs"]

@@ -66,7 +66,9 @@
 //!   transport that is dropped with bytes unread, and its write side not shut, resets the session.
 //! - **A session that dies is an error.** A reset, an expiry, a refusal and a gap each return an [`Error`] of their own, inside the
 //!   [`std::io::Error`], once everything received has been read. Only the end of the peer's stream reads as the end.
-//! - **Neither protocol encrypts yet** but for snet's RC4, which does not protect. Put TLS below, or stay on networks you trust.
+//! - **The default encrypts and authenticates nobody.** It keeps out who listens, not who comes in between: choose a [`Security`] with a
+//!   key wherever somebody might, or `Security::none()` with TLS below. snet protects nothing, RC4 or not. `SECURITY.md` has who can do
+//!   what.
 //!
 //! # Logs
 //!
@@ -100,6 +102,7 @@
 //! | `server` | yes | `Listener`, `Acceptor` |
 //! | `transport` | by the two | `ResumableTransport`, `Handle`, `Config` |
 //! | `noise` | yes | `KeyPair`, `PublicKey`, `PresharedKey`; Noise in the [`protocol`] core |
+//! | `noise` | yes | [`Security`] other than `none`, keys, [`NoiseLink`] |
 //! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
 //! | `metrics` | no | counters, gauges and histograms for the recorder of the `metrics` facade; the module `metrics` lists them |
 //!
@@ -172,6 +175,12 @@ pub use server::{Accepted, Acceptor, Listener, SessionInfo, Sessions};
 pub use transport::{Handle, LinkState, MemoryBudget, ResumableTransport, SessionId};
 
 /// The README's examples are tests.
-#[cfg(all(doctest, feature = "client", feature = "server", feature = "hyper"))]
+#[cfg(all(
+    doctest,
+    feature = "client",
+    feature = "server",
+    feature = "noise",
+    feature = "hyper"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,12 +4,13 @@ use std::{future::poll_fn, io, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::NoiseLink;
+use super::{NoiseLink, PublicKey, Security};
 use crate::{
-    error::{Error, HandshakeError},
+    error::{ConfigError, Error, HandshakeError},
     link,
-    protocol::noise::{
-        ClientKeys, Initiator, KEY_LEN, Key, Responder, SecretKey, ServerKeys, Suite,
+    protocol::{
+        Role,
+        noise::{Initiator, KEY_LEN, Responder, SecretKey, Suite},
     },
 };
 
@@ -21,11 +22,12 @@ const HEAD_LEN: usize = 2;
 const LONGEST: usize = 96;
 
 impl<L: AsyncRead + AsyncWrite + Unpin> NoiseLink<L> {
-    /// Runs a handshake on `link` with a peer that [accepts](Self::accept) it.
+    /// Runs a handshake on `link` with a peer that [accepts](Self::accept) it, as a client with this security.
     ///
     /// # Errors
     ///
-    /// - [`Error::Link`] if the link fails or ends; the peer ends it too if it does not take these keys;
+    /// - [`Error::Config`] if it is a server's security, or none;
+    /// - [`Error::Link`] if the link fails or ends; the peer ends it too if it does not take this security;
     /// - [`Error::Handshake`] if the peer has other keys than these, or is no such peer;
     /// - [`Error::Random`] if no key can be drawn.
     ///
@@ -37,15 +39,15 @@ impl<L: AsyncRead + AsyncWrite + Unpin> NoiseLink<L> {
     ///
     /// ```
     /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    /// use unbroken::{NoiseLink, protocol::noise::{ClientKeys, ServerKeys, Suite}};
+    /// use unbroken::{NoiseLink, PresharedKey, Security};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let key = [7; 32]; // Random, and known to both.
+    /// let security = Security::psk(PresharedKey::generate()?); // Known to both.
     /// let (client, server) = tokio::io::duplex(1024);
     /// let (client, server) = tokio::join!(
-    ///     NoiseLink::connect(client, ClientKeys::Preshared(key.into()), Suite::fastest()),
-    ///     NoiseLink::accept(server, ServerKeys::Preshared(key.into())),
+    ///     NoiseLink::connect(client, &security),
+    ///     NoiseLink::accept(server, &security),
     /// );
     /// let (mut client, (mut server, _)) = (client?, server?);
     ///
@@ -57,9 +59,11 @@ impl<L: AsyncRead + AsyncWrite + Unpin> NoiseLink<L> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn connect(mut link: L, keys: ClientKeys, suite: Suite) -> Result<Self, Error> {
-        let prologue = [keys.pattern().code(), suite.code()];
+    pub async fn connect(mut link: L, security: &Security) -> Result<Self, Error> {
+        security.check(Role::Client).map_err(config)?;
+        let (keys, suite) = security.client_keys().ok_or(NONE).map_err(config)?;
         let pattern = keys.pattern();
+        let prologue = [pattern.code(), suite.code()];
         let mut machine = Initiator::new(keys, suite, &prologue, ephemeral()?);
         let first = machine.first(&[])?;
         write_message(&mut link, &prologue, &first).await?;
@@ -69,15 +73,16 @@ impl<L: AsyncRead + AsyncWrite + Unpin> NoiseLink<L> {
         Ok(Self::new(link, records))
     }
 
-    /// Runs a handshake on `link` with a peer that [connects](Self::connect). It takes only the pattern that `keys` are for, with
-    /// either suite. Also returns the client's public key, if it had to show one: once the first record has been read, the client has
-    /// proved that it holds the private one, and no sooner.
+    /// Runs a handshake on `link` with a peer that [connects](Self::connect), as a server with this security. Also returns the client's
+    /// public key, if it had to show one: once the first record has been read, the client has proved that it holds the private one, and
+    /// no sooner.
     ///
     /// # Errors
     ///
+    /// - [`Error::Config`] if it is a client's security, or none;
     /// - [`Error::Link`] if the link fails or ends;
-    /// - [`Error::Handshake`] if the peer asks for another pattern ([`HandshakeError::Security`]), has other keys than these
-    ///   ([`HandshakeError::Decrypt`]), or is no such peer;
+    /// - [`Error::Handshake`] if the peer asks for another pattern or suite ([`HandshakeError::Security`]), has other keys than these
+    ///   ([`HandshakeError::Decrypt`]), is not let in ([`HandshakeError::NotAuthorised`]), or is no such peer;
     /// - [`Error::Random`] if no key can be drawn.
     ///
     /// The peer is told by the end of the link.
@@ -85,26 +90,42 @@ impl<L: AsyncRead + AsyncWrite + Unpin> NoiseLink<L> {
     /// # Cancel safety
     ///
     /// As with [`connect`](Self::connect).
-    pub async fn accept(mut link: L, keys: ServerKeys) -> Result<(Self, Option<Key>), Error> {
+    pub async fn accept(
+        mut link: L,
+        security: &Security,
+    ) -> Result<(Self, Option<PublicKey>), Error> {
+        security.check(Role::Server).map_err(config)?;
+        let keys = security.server_keys().ok_or(NONE).map_err(config)?;
         let mut prologue = [0; PROLOGUE_LEN];
         read_exact(&mut link, &mut prologue).await?;
+        let pattern = keys.pattern();
         let suite = Suite::ALL
             .into_iter()
-            .find(|suite| prologue[1] == suite.code());
-        let suite = suite.ok_or(HandshakeError::Security)?;
-        let pattern = keys.pattern();
-        if prologue[0] != pattern.code() {
-            return Err(HandshakeError::Security.into());
-        }
+            .find(|suite| prologue == [pattern.code(), suite.code()])
+            .filter(|suite| security.takes(*suite))
+            .ok_or(HandshakeError::Security)?;
         let mut bytes = [0; LONGEST];
         let first = read_message(&mut link, pattern.first_len(0), &mut bytes).await?;
         let mut machine = Responder::new(keys, suite, &prologue, ephemeral()?);
         machine.first(first)?;
         let client = machine.client_key();
+        if !security.admits(client) {
+            return Err(HandshakeError::NotAuthorised.into());
+        }
         let (second, records) = machine.second(&[])?;
         write_message(&mut link, &[], &second).await?;
-        Ok((Self::new(link, records), client))
+        Ok((Self::new(link, records), client.map(PublicKey::shown)))
     }
+}
+
+/// What is wrong with [`Security::none`] for a link that is to be protected.
+const NONE: &str = "a Noise link cannot do without";
+
+fn config(problem: &'static str) -> Error {
+    Error::Config(ConfigError {
+        field: "security",
+        problem: problem.into(),
+    })
 }
 
 fn ephemeral() -> Result<SecretKey, Error> {

@@ -186,6 +186,42 @@ impl Security {
         }
     }
 
+    /// What a client runs its handshakes with, if there are any.
+    #[cfg(feature = "noise")]
+    pub(super) fn client_keys(&self) -> Option<(ClientKeys, Suite)> {
+        let keys = match &self.kind {
+            Kind::None | Kind::KeyPair(_) => return None,
+            Kind::Anonymous => ClientKeys::Anonymous,
+            Kind::Psk(key) => ClientKeys::Preshared(SecretKey::new(*key.bytes())),
+            Kind::ServerKey(server) => ClientKeys::Server(*server.as_bytes()),
+            Kind::Mutual(keys, server) => ClientKeys::Mutual {
+                private: SecretKey::new(*keys.private()),
+                server: *server.as_bytes(),
+            },
+        };
+        Some((keys, self.suite.unwrap_or_else(Suite::fastest)))
+    }
+
+    /// What a server answers handshakes with, if there are any.
+    #[cfg(feature = "noise")]
+    pub(super) fn server_keys(&self) -> Option<ServerKeys> {
+        Some(match &self.kind {
+            Kind::None | Kind::ServerKey(_) | Kind::Mutual(..) => return None,
+            Kind::Anonymous => ServerKeys::Anonymous,
+            Kind::Psk(key) => ServerKeys::Preshared(SecretKey::new(*key.bytes())),
+            Kind::KeyPair(keys) if self.authorize.is_some() => {
+                ServerKeys::Mutual(SecretKey::new(*keys.private()))
+            }
+            Kind::KeyPair(keys) => ServerKeys::Private(SecretKey::new(*keys.private())),
+        })
+    }
+
+    /// Whether a server takes handshakes with this suite.
+    #[cfg(feature = "noise")]
+    pub(super) fn takes(&self, suite: Suite) -> bool {
+        self.suite.is_none_or(|only| only == suite)
+    }
+
     /// What protects a client's next link. `ephemeral` is random, and new for each.
     #[cfg_attr(
         not(feature = "noise"),
@@ -193,30 +229,18 @@ impl Security {
     )]
     pub(crate) fn for_client(&self, ephemeral: [u8; 32]) -> ClientProtection {
         #[cfg(feature = "noise")]
-        {
-            let secret = |key: &[u8; 32]| SecretKey::new(*key);
-            let keys = match &self.kind {
-                Kind::None | Kind::KeyPair(_) => return ClientProtection::None,
-                Kind::Anonymous => ClientKeys::Anonymous,
-                Kind::Psk(key) => ClientKeys::Preshared(secret(key.bytes())),
-                Kind::ServerKey(server) => ClientKeys::Server(*server.as_bytes()),
-                Kind::Mutual(keys, server) => ClientKeys::Mutual {
-                    private: secret(keys.private()),
-                    server: *server.as_bytes(),
-                },
-            };
-            ClientProtection::Noise {
+        if let Some((keys, suite)) = self.client_keys() {
+            return ClientProtection::Noise {
                 keys,
-                suite: self.suite.unwrap_or_else(Suite::fastest),
+                suite,
                 ephemeral: SecretKey::new(ephemeral),
-            }
+            };
         }
-        #[cfg(not(feature = "noise"))]
         ClientProtection::None
     }
 
-    /// What a server protects a link with that starts with this prelude; it may not be what the client asks for. `None` if no server
-    /// takes such a one.
+    /// What a server protects a link with that starts with this prelude; it may not be what the client asks for. `None` if the client
+    /// asks for a suite that is not taken.
     #[cfg_attr(
         not(feature = "noise"),
         allow(unused_variables, reason = "no key is drawn")
@@ -227,31 +251,16 @@ impl Security {
         ephemeral: [u8; 32],
     ) -> Option<ServerProtection> {
         #[cfg(feature = "noise")]
-        {
-            let secret = |key: &[u8; 32]| SecretKey::new(*key);
-            let keys = match &self.kind {
-                Kind::None => return Some(ServerProtection::None),
-                Kind::ServerKey(_) | Kind::Mutual(..) => return None,
-                Kind::Anonymous => ServerKeys::Anonymous,
-                Kind::Psk(key) => ServerKeys::Preshared(secret(key.bytes())),
-                Kind::KeyPair(keys) if self.authorize.is_some() => {
-                    ServerKeys::Mutual(secret(keys.private()))
+        if let Some(keys) = self.server_keys() {
+            let mut taken = Suite::ALL.into_iter().filter(|suite| self.takes(*suite));
+            return taken.any(|suite| suite.code() == prelude.suite).then(|| {
+                ServerProtection::Noise {
+                    keys,
+                    ephemeral: SecretKey::new(ephemeral),
                 }
-                Kind::KeyPair(keys) => ServerKeys::Private(secret(keys.private())),
-            };
-            if self
-                .suite
-                .is_some_and(|suite| suite.code() != prelude.suite)
-            {
-                return None;
-            }
-            Some(ServerProtection::Noise {
-                keys,
-                ephemeral: SecretKey::new(ephemeral),
-            })
+            });
         }
-        #[cfg(not(feature = "noise"))]
-        matches!(self.kind, Kind::None).then_some(ServerProtection::None)
+        Some(ServerProtection::None)
     }
 
     /// Whether a client that has shown this key, or none, is let in.

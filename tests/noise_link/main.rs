@@ -18,8 +18,8 @@ use unbroken::{
 
 /// The same records each time, the client's and the server's.
 fn records(suite: Suite) -> (Records, Records) {
-    let mut client = Initiator::new(ClientKeys::Anonymous, suite, b"", &[1; 32]);
-    let mut server = Responder::new(ServerKeys::Anonymous, suite, b"", &[2; 32]);
+    let mut client = Initiator::new(ClientKeys::Anonymous, suite, b"", [1; 32].into());
+    let mut server = Responder::new(ServerKeys::Anonymous, suite, b"", [2; 32].into());
     let first = client.first(b"").expect("it is the first message");
     server.first(&first).expect("it is unchanged");
     let (second, server) = server.second(b"").expect("the first is in");

@@ -234,7 +234,7 @@ fn resume(mut input: Unstructured<'_>) {
         },
     };
     assert_eq!(transcript.said.len(), said);
-    assert_eq!((transcript.outcome.clone(), reply), (outcome, expected));
+    assert_eq!((transcript.outcome, reply), (outcome, expected));
     assert_eq!(run(pieces), (transcript, reply));
 }
 

@@ -2,7 +2,8 @@
 //! breaks users without a line of theirs changing, so each loss has to be meant.
 
 use unbroken::{
-    BoxError, CloseReason, ConfigError, Error, HandshakeError, ProtocolError, Refusal, ResumeError,
+    BoxError, CloseReason, ConfigError, Error, HandshakeError, Limit, ProtocolError, Refusal,
+    ResumeError,
     protocol::{
         Arrived, Phase, ReplayBuffer, Role, ServerHandshake, Session, Stats, native,
         snet::{
@@ -36,6 +37,7 @@ fn errors_are_send_sync_unpin_and_static() {
         ConfigError,
         Error,
         HandshakeError,
+        Limit,
         ProtocolError,
         Refusal,
         ResumeError

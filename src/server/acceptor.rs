@@ -113,7 +113,8 @@ impl Acceptor {
     /// what [`SessionInfo::peer_addr`](crate::SessionInfo::peer_addr) says.
     ///
     /// For links that are accepted here and then wrapped, in TLS for one. Behind a proxy, give the address of the client if the proxy tells
-    /// it and can be trusted to, not the proxy's own.
+    /// it and can be trusted to, not the proxy's own. What came before, such as a TLS handshake, no limit of this acceptor bounds, nor does
+    /// its [handshake timeout](Config::handshake_timeout).
     ///
     /// ```no_run
     /// use unbroken::{Accepted, Acceptor, Config};

@@ -217,12 +217,16 @@ async fn prove(
     machine: &mut ServerHandshake,
 ) -> Result<(AnyLink, u64), Failed> {
     let place = arriving.place;
-    exchange(&mut arriving.link, machine, || place.heard()).await?;
+    // Without records to take, this goes on to the CONFIRM.
+    let mut carried = exchange(&mut arriving.link, machine, || place.heard()).await;
     #[cfg(feature = "noise")]
     let mut link = arriving.link.protect(machine.take_records());
     #[cfg(not(feature = "noise"))]
     let mut link = arriving.link;
-    match exchange(&mut link, machine, || place.heard()).await {
+    if carried.is_ok() {
+        carried = exchange(&mut link, machine, || place.heard()).await;
+    }
+    match carried {
         Ok(()) => {}
         Err(Error::Handshake(error @ HandshakeError::Proof)) => {
             return Err(turn_away(link, machine, error).await);

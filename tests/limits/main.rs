@@ -17,6 +17,8 @@ mod raw_native;
 mod raw_peer;
 
 mod handshakes;
+#[cfg(feature = "noise")]
+mod identities;
 mod resumes;
 mod sessions;
 

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use unbroken::protocol::{
-    Handshake,
-    native::{
-        Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Id, Item, Kind, Nonce,
-        Opened, Prelude, Reject, RejectCode, ServerHandshake, SessionSecret, reset, security,
-        suite,
+use unbroken::{
+    HandshakeError,
+    protocol::{
+        Handshake,
+        native::{
+            Answer, ClientOpen, ClientProtection, ClientResume, Decoder, Frame, Head, Hello, Id,
+            Item, Kind, Nonce, Opened, PRELUDE_LEN, Prelude, Reject, RejectCode, ServerHandshake,
+            ServerProtection, SessionSecret, reset, security, suite,
+        },
     },
 };
 
@@ -38,7 +41,8 @@ fn opened() -> Opened {
 }
 
 fn resume(attempt: u32, nonce: Nonce, received: u64) -> ClientResume {
-    ClientResume::new(id(), &secret(), 7, attempt, nonce, received)
+    let protection = ClientProtection::None;
+    ClientResume::new(id(), &secret(), 7, attempt, nonce, received, protection)
 }
 
 /// One link: what each side has sent on it.
@@ -62,6 +66,21 @@ fn hear(machine: &mut impl Handshake, bytes: &[u8]) {
         assert!(machine.wanted() > 0, "it wants all of it");
         machine.receive(&[*byte]).expect("the peer does right");
     }
+}
+
+/// What a server makes of a client's first message.
+fn hear_first(server: &mut ServerHandshake, bytes: &[u8]) {
+    let (prelude, message) = bytes.split_at(PRELUDE_LEN);
+    hear(server, prelude);
+    assert_eq!(
+        server.prelude().map(|prelude| prelude.encode().to_vec()),
+        Some(prelude.to_vec())
+    );
+    assert_eq!(server.wanted(), 0, "it is to be let on");
+    server
+        .proceed(ServerProtection::None)
+        .expect("it asks for no protection");
+    hear(server, message);
 }
 
 /// Frames as a session hands them to a link, DATA with its payload, and that they are read as they were written.
@@ -113,9 +132,9 @@ fn ack(received: u64, limit: u64) -> (Frame, &'static [u8]) {
 /// The session is opened; the client writes 5 bytes, the server 12, of which 7 arrive.
 fn open() -> Link {
     let mut link = Link::default();
-    let mut client = ClientOpen::new(CLIENT_WINDOW);
+    let mut client = ClientOpen::new(CLIENT_WINDOW, ClientProtection::None);
     let mut server = ServerHandshake::new();
-    hear(&mut server, &say(&mut client, &mut link.from_client));
+    hear_first(&mut server, &say(&mut client, &mut link.from_client));
     let window = CLIENT_WINDOW;
     assert_eq!(server.hello(), Some(Hello::Open { window }));
     server.open(&opened());
@@ -143,7 +162,7 @@ fn resumed(attempt: u32, received: [u64; 2]) -> (Link, ServerHandshake) {
     let mut link = Link::default();
     let mut client = resume(attempt, nonces[0], by_client);
     let mut server = ServerHandshake::new();
-    hear(&mut server, &say(&mut client, &mut link.from_client));
+    hear_first(&mut server, &say(&mut client, &mut link.from_client));
     let hello = Hello::Resume {
         id: id(),
         attempt,
@@ -206,7 +225,7 @@ fn unknown() -> Link {
     let mut link = Link::default();
     let mut client = resume(3, [0xc3; 16], 13);
     let mut server = ServerHandshake::new();
-    hear(&mut server, &say(&mut client, &mut link.from_client));
+    hear_first(&mut server, &say(&mut client, &mut link.from_client));
     let rejected = Reject {
         code: RejectCode::Unknown,
         retry_after: Duration::ZERO,
@@ -220,9 +239,9 @@ fn unknown() -> Link {
 /// Another client wants a session.
 fn busy() -> Link {
     let mut link = Link::default();
-    let mut client = ClientOpen::new(CLIENT_WINDOW);
+    let mut client = ClientOpen::new(CLIENT_WINDOW, ClientProtection::None);
     let mut server = ServerHandshake::new();
-    hear(&mut server, &say(&mut client, &mut link.from_client));
+    hear_first(&mut server, &say(&mut client, &mut link.from_client));
     let rejected = Reject {
         code: RejectCode::Busy,
         retry_after: Duration::from_millis(1500),
@@ -245,8 +264,10 @@ fn not_offered() -> Link {
     link.from_client.extend(prelude.encode());
     let mut server = ServerHandshake::new();
     hear(&mut server, &link.from_client);
+    assert_eq!(server.prelude(), Some(prelude));
     let code = RejectCode::SecurityNotOffered;
-    assert_eq!(server.hello(), Some(Hello::Unacceptable(code)));
+    let proceeded = server.proceed(ServerProtection::None);
+    assert_eq!(proceeded, Err(HandshakeError::Security));
     server.reject(code, Duration::ZERO);
     say(&mut server, &mut link.from_server);
     link

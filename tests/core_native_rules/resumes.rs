@@ -4,7 +4,7 @@ use unbroken::{
     CloseReason, RejectCode, ResumeError,
     protocol::{
         Arrived, Phase, Role, Session,
-        native::{Ended, Frame, Reject},
+        native::{ClientProtection, ClientResume, Ended, Frame, Reject},
     },
 };
 
@@ -14,6 +14,11 @@ use crate::core_scripted::{
 };
 
 const LIMIT: u64 = WINDOW as u64;
+
+fn first_resume(script: &mut Scripted) -> ClientResume {
+    let resume = script.session.resume([1; 16], ClientProtection::None);
+    resume.expect("it is the first")
+}
 
 #[test]
 fn an_attempt_not_above_the_last_one_attached_is_stale() {
@@ -135,7 +140,7 @@ fn a_client_starts_where_it_holds_bytes_and_not_below() {
     let mut script = Scripted::attached(Role::Client);
     script.session.write(&bytes(0, 30));
     script.hear();
-    let resume = script.session.resume([1; 16]).expect("it is the first");
+    let resume = first_resume(&mut script);
     script.say(ack(20, LIMIT));
     assert_eq!(script.session.room(), WINDOW - 10);
     script.answer(resume, 12).expect("it can go on");
@@ -154,7 +159,7 @@ fn a_client_starts_where_it_holds_bytes_and_not_below() {
 fn a_confirm_states_the_count_of_its_moment() {
     let mut script = Scripted::attached(Role::Client);
     script.say_data(&bytes(0, 5));
-    let resume = script.session.resume([1; 16]).expect("it is the first");
+    let resume = first_resume(&mut script);
     script.say_data(&bytes(5, 4));
     script.answer(resume, 0).expect("it can go on");
     assert_eq!(script.asked, Some((1, 5)));

@@ -4,7 +4,7 @@ use unbroken::{
     CloseReason, RejectCode, ResumeError,
     protocol::{
         Handshake, Session,
-        native::{Answer, ClientOpen, ClientResume, Identity, SessionSecret},
+        native::{Answer, ClientOpen, ClientProtection, ClientResume, Identity, SessionSecret},
     },
     reset,
 };
@@ -55,7 +55,8 @@ fn ask(pair: &mut Pair<Native>, link: usize, identity: &Identity, attempt: u32) 
         id, secret, route, ..
     } = identity;
     pair.server.accept(link, pair.now);
-    let mut resume = ClientResume::new(*id, secret, *route, attempt, [0x77; 16], 0);
+    let clear = ClientProtection::None;
+    let mut resume = ClientResume::new(*id, secret, *route, attempt, [0x77; 16], 0, clear);
     shake(pair, link, &mut resume);
     resume
 }
@@ -136,7 +137,8 @@ fn who_does_not_know_the_secret_is_told_no_more_than_that() {
     };
     // The server proves itself first, so a thief cannot even tell that its answer is right.
     pair.server.accept(STRANGER, pair.now);
-    let mut resume = ClientResume::new(thief.id, &thief.secret, 7, 9, [1; 16], 0);
+    let clear = ClientProtection::None;
+    let mut resume = ClientResume::new(thief.id, &thief.secret, 7, 9, [1; 16], 0, clear);
     let request = resume.transmit().to_vec();
     resume.transmitted(request.len());
     for byte in request {
@@ -375,7 +377,7 @@ fn a_client_that_was_away_when_the_server_broke_off_is_told() {
 #[test]
 fn an_open_that_never_ends_is_none() {
     let mut pair = attached();
-    let mut open = ClientOpen::new(64);
+    let mut open = ClientOpen::new(64, ClientProtection::None);
     pair.server.accept(STRANGER, pair.now);
     shake(&mut pair, STRANGER, &mut open);
     assert!(open.opened().is_some());

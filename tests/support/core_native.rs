@@ -9,7 +9,8 @@ use unbroken::{
     protocol::{
         Handshake, Role, Session, Stats,
         native::{
-            Answer, ClientOpen, ClientResume, Identity, MAX_DATA, NativeSession, Nonce, Settings,
+            Answer, Binding, ClientOpen, ClientProtection, ClientResume, Identity, MAX_DATA,
+            NativeSession, Nonce, Settings,
         },
     },
 };
@@ -190,16 +191,19 @@ impl NativeClient {
             let window = self.settings.window as u64;
             self.attempt = Some(Attempt {
                 link,
-                machine: Machine::Open(ClientOpen::new(window)),
+                machine: Machine::Open(ClientOpen::new(window, ClientProtection::None)),
                 until: now + self.settings.handshake_timeout,
             });
             return;
         };
-        self.attempt = carried.session.resume(nonce).map(|resume| Attempt {
-            link,
-            machine: Machine::Resume(resume),
-            until: now + self.settings.handshake_timeout,
-        });
+        self.attempt = carried
+            .session
+            .resume(nonce, ClientProtection::None)
+            .map(|resume| Attempt {
+                link,
+                machine: Machine::Resume(resume),
+                until: now + self.settings.handshake_timeout,
+            });
     }
 }
 
@@ -245,6 +249,7 @@ impl End for NativeClient {
                     let identity = Identity {
                         id: opened.id,
                         secret: opened.secret.clone(),
+                        binding: Binding::NONE,
                         route: opened.route,
                         peer_window: opened.window,
                     };
@@ -259,6 +264,7 @@ impl End for NativeClient {
                 match resume.answer() {
                     Some(Answer::Rejected(reject)) => Some(reject),
                     Some(Answer::Resumed { .. }) | None => None,
+                    Some(Answer::RejectedInTheClear(reject)) => panic!("nobody says {reject:?}"),
                 }
             }
         };

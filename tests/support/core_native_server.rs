@@ -12,8 +12,8 @@ use unbroken::{
     protocol::{
         Handshake, Role, Session, Stats,
         native::{
-            Ended, Hello, Id, Identity, NativeSession, Opened, ServerHandshake, SessionSecret,
-            Settings, Tombstone,
+            Binding, Ended, Hello, Id, Identity, NativeSession, Opened, ServerHandshake,
+            ServerProtection, SessionSecret, Settings, Tombstone,
         },
     },
 };
@@ -264,6 +264,7 @@ impl NativeServer {
             let identity = Identity {
                 id,
                 secret: named.secret,
+                binding: Binding::NONE,
                 route: 7,
                 peer_window: named.peer_window,
             };
@@ -312,12 +313,17 @@ impl End for NativeServer {
             if shaking.discards_until.is_some() {
                 return;
             }
-            match shaking.machine.receive(bytes) {
-                Ok(()) => match shaking.machine.proved() {
+            let machine = &mut shaking.machine;
+            let taken = machine.receive(bytes);
+            match taken.and_then(|()| machine.proceed(ServerProtection::None)) {
+                Ok(()) => match machine.proved() {
                     Some(confirmed) => self.prove(link, confirmed, now),
                     None => self.answer(link, now),
                 },
                 Err(HandshakeError::Proof) => self.reject(link, RejectCode::BadProof, now),
+                Err(HandshakeError::Security) => {
+                    self.reject(link, RejectCode::SecurityNotOffered, now);
+                }
                 Err(_) => {
                     self.handshakes.remove(&link);
                 }

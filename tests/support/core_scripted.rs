@@ -12,8 +12,9 @@ use unbroken::{
     protocol::{
         Arrived, Handshake, LinkId, Role, Session,
         native::{
-            CONFIRM_LEN, ClientResume, Decoder, Frame, Head, Hello, Identity, Item, MAX_DATA,
-            NativeSession, ServerHandshake, SessionSecret, Settings,
+            Binding, CONFIRM_LEN, ClientProtection, ClientResume, Decoder, Frame, Head, Hello,
+            Identity, Item, MAX_DATA, NativeSession, ServerHandshake, ServerProtection,
+            SessionSecret, Settings,
         },
     },
 };
@@ -103,6 +104,7 @@ impl Scripted {
         let identity = Identity {
             id: [7; 16],
             secret: SessionSecret::new([9; 32]),
+            binding: Binding::NONE,
             route: 0,
             peer_window,
         };
@@ -252,7 +254,9 @@ impl Scripted {
                 self.ears.insert(next, Ear::default());
             }
             Role::Client => {
-                let resume = self.session.resume([next as u8; 16]).expect("few are made");
+                let nonce = [next as u8; 16];
+                let resume = self.session.resume(nonce, ClientProtection::None);
+                let resume = resume.expect("few are made");
                 self.answer(resume, received)?;
             }
         }
@@ -272,6 +276,9 @@ impl Scripted {
             server
                 .receive(&[byte])
                 .expect("a client's request is right");
+            server
+                .proceed(ServerProtection::None)
+                .expect("it asks for no protection");
         }
         self.asked = match server.hello() {
             Some(Hello::Resume {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use unbroken::{Config, Handle, Snet};
+use unbroken::{Config, Handle, KeyPair, PresharedKey, Security, Snet};
 
 use crate::BoxError;
 use crate::cutting_proxy::{BUFFERING, SEND_OVERSHOOT};
@@ -32,12 +32,54 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// What the sessions speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Protocol {
-    /// The native protocol, unencrypted
+    /// The native protocol, protected as `--security` says
     Native,
     /// snet with RC4, which is no protection anyway
     Snet,
     /// snet, unencrypted
     SnetPlain,
+}
+
+/// What protects the links of sessions that speak native.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Protection {
+    /// Nothing
+    None,
+    /// Noise, and nobody shows who they are
+    Anonymous,
+    /// Noise, with a key that both ends hold
+    Psk,
+    /// Noise, with a key by which the client knows the server
+    Key,
+    /// Noise, with keys by which both ends know each other
+    Mutual,
+}
+
+impl Protection {
+    /// The client's and the server's part in it, with new keys.
+    fn ends(self) -> Result<[Security; 2], BoxError> {
+        let server = KeyPair::generate()?;
+        Ok(match self {
+            Self::None => [Security::none(), Security::none()],
+            Self::Anonymous => [Security::anonymous(), Security::anonymous()],
+            Self::Psk => {
+                let psk = Security::psk(PresharedKey::generate()?);
+                [psk.clone(), psk]
+            }
+            Self::Key => [
+                Security::server_key(server.public()),
+                Security::key_pair(server),
+            ],
+            Self::Mutual => {
+                let client = KeyPair::generate()?;
+                let known = client.public();
+                [
+                    Security::mutual(client, server.public()),
+                    Security::key_pair(server).authorize(move |key| *key == known),
+                ]
+            }
+        })
+    }
 }
 
 /// Until there is a session there is nothing to resume, and a link cut in its first handshake is the caller's to dial again.
@@ -56,36 +98,46 @@ type Connection = (Box<dyn Io>, Option<Handle>);
 
 /// Makes both ends of a connection, of the same kind.
 pub(crate) struct Carrier {
-    config: Option<Config>,
+    configs: Option<Configs>,
+}
+
+struct Configs {
+    client: Config,
+    server: Config,
 }
 
 impl Carrier {
     /// Connections that end with their link.
     pub(crate) fn plain_tcp() -> Self {
-        Self { config: None }
+        Self { configs: None }
     }
 
     /// Sessions that outlive their links.
-    pub(crate) fn resumable(protocol: Protocol) -> Self {
+    pub(crate) fn resumable(protocol: Protocol, protection: Protection) -> Result<Self, BoxError> {
         let snet = |snet: Snet| {
             let snet = snet.history(HISTORY).socket_buffer(SOCKET_BUFFER);
             Config::new().snet(snet.silence(SILENCE))
         };
-        Self {
-            config: Some(match protocol {
-                Protocol::Native => Config::new().keepalive(PING_AFTER, SILENCE),
-                Protocol::Snet => snet(Snet::rc4()),
-                Protocol::SnetPlain => snet(Snet::plain()),
-            }),
-        }
+        let configs = match protocol {
+            Protocol::Native => {
+                let native = Config::new().keepalive(PING_AFTER, SILENCE);
+                protection.ends()?.map(|end| native.clone().security(end))
+            }
+            Protocol::Snet => [snet(Snet::rc4()), snet(Snet::rc4())],
+            Protocol::SnetPlain => [snet(Snet::plain()), snet(Snet::plain())],
+        };
+        let [client, server] = configs;
+        Ok(Self {
+            configs: Some(Configs { client, server }),
+        })
     }
 
     /// Listens on a free loopback port.
     pub(crate) async fn bind(&self) -> Result<Listener, BoxError> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Ok(match &self.config {
-            Some(config) => {
-                Listener::Resumable(unbroken::Listener::bind(addr, config.clone()).await?)
+        Ok(match &self.configs {
+            Some(Configs { server, .. }) => {
+                Listener::Resumable(unbroken::Listener::bind(addr, server.clone()).await?)
             }
             None => Listener::Plain(TcpListener::bind(addr).await?),
         })
@@ -93,14 +145,14 @@ impl Carrier {
 
     /// The client's end.
     pub(crate) async fn connect(&self, addr: SocketAddr) -> Result<Connection, BoxError> {
-        let Some(config) = &self.config else {
+        let Some(Configs { client, .. }) = &self.configs else {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
             return Ok((Box::new(stream), None));
         };
         let mut dials = 1;
         let transport = loop {
-            match unbroken::connect(addr, config.clone()).await {
+            match unbroken::connect(addr, client.clone()).await {
                 Ok(transport) => break transport,
                 Err(error) if dials == FIRST_DIALS => return Err(error.into()),
                 Err(_) => dials += 1,

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! cargo run --release --example demo
+//! cargo run --release --example demo -- --security mutual
 //! cargo run --release --example demo -- --protocol snet
 //! cargo run --release --example demo -- --no-resume
 //! ```
@@ -28,7 +29,7 @@ use clap::Parser;
 
 use crate::cutting_proxy::{CuttingProxy, Faults};
 use crate::http::Received;
-use crate::link::{Carrier, Listener, Protocol, Sessions};
+use crate::link::{Carrier, Listener, Protection, Protocol, Sessions};
 use crate::progress::{Display, Progress, Snapshot};
 use crate::report::Report;
 use crate::source::Source;
@@ -69,6 +70,10 @@ struct Args {
     /// What the session speaks
     #[arg(long, value_enum, default_value_t = Protocol::Native, conflicts_with = "no_resume")]
     protocol: Protocol,
+
+    /// What protects the links of a session that speaks native
+    #[arg(long, value_enum, default_value_t = Protection::Anonymous, conflicts_with = "no_resume")]
+    security: Protection,
 }
 
 #[tokio::main]
@@ -100,7 +105,7 @@ async fn run(args: &Args) -> Result<bool, BoxError> {
     let carrier = if args.no_resume {
         Carrier::plain_tcp()
     } else {
-        Carrier::resumable(args.protocol)
+        Carrier::resumable(args.protocol, args.security)?
     };
     let listener = carrier.bind().await?;
     let proxy = CuttingProxy::start(listener.local_addr()?, faults(args, seed)).await?;

@@ -27,9 +27,11 @@ use unbroken::{
 mod memory_link;
 #[path = "support/memory_net.rs"]
 mod memory_net;
+#[path = "support/setup_clear.rs"]
+mod setup;
 
 use memory_link::{Fault, link};
-use memory_net::{Dial, Net, ROOMY, closed, exchange, expect, plain, resumed, send};
+use memory_net::{Dial, Net, ROOMY, closed, exchange, expect, native, plain, resumed, send};
 
 /// What was recorded, by name and label values: `"unbroken_sessions client native"`.
 #[derive(Default)]
@@ -142,10 +144,6 @@ impl Numbers {
 /// Time for what lags, and for both ends to have heard of what the other did.
 async fn catch_up() {
     sleep(Duration::from_millis(600)).await;
-}
-
-fn native() -> Config {
-    Config::new()
 }
 
 type Make = fn() -> Config;

@@ -264,7 +264,7 @@ fn bytes_that_nobody_reads_are_held_up_to_the_window() {
         for _ in 0..4 {
             let mut link = echo.link().await;
             // No credit for the echo: the server's application stops reading.
-            let mut machine = unbroken::protocol::native::ClientOpen::new(0);
+            let mut machine = raw_native::open_machine(0);
             raw_native::drive(&mut link, &mut machine)
                 .await
                 .expect("a session");

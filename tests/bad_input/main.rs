@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
-use unbroken::{Config, Listener, Snet, connect, protocol::snet::Opened};
+use unbroken::{Config, Listener, Security, Snet, connect, protocol::snet::Opened};
 
 #[path = "../support/raw_native.rs"]
 mod raw_native;
@@ -63,14 +63,14 @@ async fn settles(base: usize) {
 }
 
 fn config() -> Config {
-    Config::new()
-        .snet(Snet::rc4().silence(None))
-        .handshake_timeout(Duration::from_secs(5))
+    native_config().snet(Snet::rc4().silence(None))
 }
 
 /// The same for a client that speaks native.
 fn native_config() -> Config {
-    Config::new().handshake_timeout(Duration::from_secs(5))
+    Config::new()
+        .security(Security::none())
+        .handshake_timeout(Duration::from_secs(5))
 }
 
 /// Echoes, each session in a task.

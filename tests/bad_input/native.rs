@@ -61,7 +61,7 @@ fn first(opened: &Opened, resume: bool) -> Vec<u8> {
         let machine = raw_native::resume_machine(opened, 1, 0);
         machine.transmit().to_vec()
     } else {
-        let machine = unbroken::protocol::native::ClientOpen::new(5);
+        let machine = raw_native::open_machine(5);
         machine.transmit().to_vec()
     }
 }
@@ -224,7 +224,7 @@ fn snet_go_05_impossible_counts_are_refused_and_size_nothing() {
         echoes(&mut live, b"unharmed").await;
         // Windows and limits are compared, and no more.
         let link = echo.link().await;
-        let mut machine = unbroken::protocol::native::ClientOpen::new(u64::MAX);
+        let mut machine = raw_native::open_machine(u64::MAX);
         let mut link = link;
         raw_native::drive(&mut link, &mut machine)
             .await
@@ -271,7 +271,7 @@ fn a_slow_sender_is_served_within_the_deadline() {
                     .expect("RESUMED");
                 machine.confirm(5).expect("it agrees")
             } else {
-                let mut machine = unbroken::protocol::native::ClientOpen::new(1000);
+                let mut machine = raw_native::open_machine(1000);
                 let open = machine.transmit().to_vec();
                 dribble(&mut link, &open, gap).await.expect("writing");
                 machine.transmitted(open.len());

@@ -10,6 +10,8 @@ mod memory_net;
 mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
+#[path = "../support/setup_clear.rs"]
+mod setup;
 #[path = "../support/stream_on.rs"]
 mod stream_on;
 

@@ -50,7 +50,7 @@ impl RawOpen {
     pub(super) fn new(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Snet => Self::Snet(raw_peer::client_open()),
-            Protocol::Native => Self::Native(native::ClientOpen::new(1000)),
+            Protocol::Native => Self::Native(raw_native::open_machine(1000)),
         }
     }
 
@@ -109,7 +109,7 @@ impl RawSession {
                 [raw_peer::client_open().transmit(), resume.transmit()].map(<[u8]>::to_vec)
             }
             Self::Native(opened) => {
-                let open = native::ClientOpen::new(1000);
+                let open = raw_native::open_machine(1000);
                 let resume = raw_native::resume_machine(opened, attempt, 0);
                 [open.transmit(), resume.transmit()].map(<[u8]>::to_vec)
             }

@@ -12,8 +12,8 @@ use unbroken::{Config, Error, LinkState, ResumeError, Snet, protocol::snet::Resu
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, Protocol, REPLY, ROOMY, connected, exchange, expect, expect_nothing, over_both,
-        pattern, plain, plain_history, send, until, within,
+        Dial, Net, Protocol, REPLY, ROOMY, connected, exchange, expect, expect_nothing, native,
+        over_both, pattern, plain, plain_history, send, until, within,
     },
     raw_peer,
     stream_on::stream_on,
@@ -273,7 +273,7 @@ async fn snet_go_06_what_is_under_way_stays_within_the_history(protocol: Protoco
 async fn snet_go_08_the_callers_buffer_is_never_changed(protocol: Protocol) {
     let config = match protocol {
         Protocol::Snet => Config::new().snet(Snet::rc4().silence(None)),
-        Protocol::Native => Config::new(),
+        Protocol::Native => native(),
     };
     let mut net = Net::new(&config, ROOMY);
     let (mut client, mut server) = net.open(&config).await;

@@ -13,10 +13,7 @@ use tokio::{
     time::timeout,
 };
 use tower::ServiceExt;
-use unbroken::{
-    Accepted, Acceptor, Connector, Error, ResumableTransport,
-    protocol::{Handshake, native::ClientOpen},
-};
+use unbroken::{Accepted, Acceptor, Connector, Error, ResumableTransport, protocol::Handshake};
 
 use super::{
     memory_link::{Client, Fault, Lie, Server, Side, link},
@@ -110,7 +107,7 @@ async fn a_link_that_lies_in_the_handshake_is_an_error(protocol: Protocol) {
         wire.lie(Server, lie);
         let first = match protocol {
             Protocol::Snet => vec![0, 1, 2, 3, 4, 5, 6, 7, 8],
-            Protocol::Native => ClientOpen::new(1000).transmit().to_vec(),
+            Protocol::Native => super::raw_native::open_machine(1000).transmit().to_vec(),
         };
         send(&mut peer, &first).await;
         let accepted = within("the acceptor", acceptor.accept(end)).await;

@@ -8,6 +8,8 @@ mod memory_link;
 mod memory_net;
 #[path = "../support/raw_native.rs"]
 mod raw_native;
+#[path = "../support/setup_clear.rs"]
+mod setup;
 #[path = "../support/stream_on.rs"]
 mod stream_on;
 

@@ -296,7 +296,7 @@ async fn a_writer_that_waits_hears_at_once_that_there_is_room() {
 async fn not_a_byte_is_sent_beyond_the_limit() {
     let mut net = Net::new(&native_window(1000), ROOMY);
     let (mut link, _) = net.raw_link();
-    let mut open = unbroken::protocol::native::ClientOpen::new(10);
+    let mut open = super::raw_native::open_machine(10);
     super::raw_native::drive(&mut link, &mut open)
         .await
         .expect("a session");

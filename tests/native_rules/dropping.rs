@@ -6,13 +6,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use unbroken::{CloseReason, Config, LinkState, ResumableTransport, reset};
+use unbroken::{CloseReason, LinkState, ResumableTransport, reset};
 
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, ROOMY, closed, expect, native_window, pattern, read_error, reason, resumed,
-        send, until, within,
+        Dial, Net, ROOMY, closed, expect, native, native_window, pattern, read_error, reason,
+        resumed, send, until, within,
     },
     shutdown::{expect_end, sides},
 };
@@ -30,8 +30,8 @@ fn tasks() -> usize {
 #[tokio::test(start_paused = true)]
 async fn what_was_written_arrives_and_its_end_with_it() {
     for side in [Client, Server] {
-        let mut net = Net::new(&Config::new(), 10);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), 10);
+        let (client, server) = net.open(&native()).await;
         let (mut end, mut peer) = sides(side, client, server);
         let handle = end.handle();
         let bytes = pattern(1, 50_000);
@@ -54,8 +54,8 @@ async fn what_was_written_arrives_and_its_end_with_it() {
 #[tokio::test(start_paused = true)]
 async fn teleport_20_what_was_written_arrives_though_the_link_is_down() {
     for side in [Client, Server] {
-        let mut net = Net::new(&Config::new(), 100);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), 100);
+        let (client, server) = net.open(&native()).await;
         net.lose(&client, &server).await;
         let (mut end, mut peer) = sides(side, client, server);
         let handle = end.handle();
@@ -88,8 +88,8 @@ async fn teleport_20_what_was_written_arrives_though_the_link_is_down() {
 #[tokio::test(start_paused = true)]
 async fn both_may_drop_while_the_link_is_down() {
     for received in [false, true] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (mut client, mut server) = net.open(&native()).await;
         if received {
             net.newest().cut(Fault::Deaf);
         } else {
@@ -113,8 +113,8 @@ async fn both_may_drop_while_the_link_is_down() {
 #[tokio::test(start_paused = true)]
 async fn linger_is_how_long_it_is_tried() {
     for side in [Client, Server] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (client, server) = net.open(&native()).await;
         net.lose(&client, &server).await;
         let (mut end, mut peer) = sides(side, client, server);
         let handle = end.handle();
@@ -144,8 +144,8 @@ async fn linger_is_how_long_it_is_tried() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_end_its_stream_is_reset_after_linger() {
     for side in [Client, Server] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (client, server) = net.open(&native()).await;
         let (mut end, mut peer) = sides(side, client, server);
         let handle = end.handle();
         send(&mut end, b"good bye").await;
@@ -211,8 +211,8 @@ async fn bytes_left_unread_reset_the_session() {
     );
     for side in [Client, Server] {
         for connected in [true, false] {
-            let mut net = Net::new(&Config::new(), ROOMY);
-            let (client, server) = net.open(&Config::new()).await;
+            let mut net = Net::new(&native(), ROOMY);
+            let (client, server) = net.open(&native()).await;
             let (mut end, mut peer) = sides(side, client, server);
             leave_unread(&mut peer, &end, b"unread").await;
             leave_unread(&mut end, &peer, b"had been received").await;
@@ -250,8 +250,8 @@ async fn bytes_left_unread_reset_the_session() {
 #[tokio::test(start_paused = true)]
 async fn bytes_left_unread_by_an_end_that_was_shut_are_dropped_with_it() {
     for side in [Client, Server] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (client, server) = net.open(&native()).await;
         let (mut end, mut peer) = sides(side, client, server);
         leave_unread(&mut peer, &end, b"unread").await;
         send(&mut end, b"good bye").await;
@@ -270,8 +270,8 @@ async fn bytes_left_unread_by_an_end_that_was_shut_are_dropped_with_it() {
 /// A client that has nothing else left resumes for the server's last word; one that was dropped too.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_client_whose_link_goes_black_is_mended_within_linger() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     net.newest().cut(Fault::Deaf);
     client.write_all(b"into the dark").await.expect("room");
     let handle = client.handle();
@@ -291,8 +291,8 @@ async fn a_dropped_client_whose_link_goes_black_is_mended_within_linger() {
 /// Whoever drops a transport in the midst of reading has read what it was given, and no more is asked of it.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_had_everything_may_be_gone() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     send(&mut client, b"question").await;
     expect(&mut server, b"question").await;
     send(&mut server, b"answer").await;

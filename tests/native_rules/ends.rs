@@ -18,17 +18,17 @@ use tokio::{
 };
 use tower::ServiceExt;
 use unbroken::{
-    Accepted, Acceptor, CloseReason, Config, Connector, Error, LinkState, MemoryBudget, Refusal,
+    Accepted, Acceptor, CloseReason, Connector, Error, LinkState, MemoryBudget, Refusal,
     RejectCode, ResumableTransport, ResumeError,
-    protocol::native::{Answer, Frame, Opened, ServerHandshake},
+    protocol::native::{Answer, Frame, Opened},
     reset,
 };
 
 use super::{
     memory_link::{Client, Fault, MemoryLink, Server, link},
     memory_net::{
-        Dial, Net, ROOMY, closed, connected, exchange, expect, native_window, pattern, read_error,
-        reason, send, state, until, within,
+        Dial, Net, ROOMY, closed, connected, exchange, expect, native, native_window, pattern,
+        read_error, reason, send, state, until, within,
     },
     raw_native::{self, Frames},
     shutdown::sides,
@@ -78,8 +78,8 @@ async fn a_reset_is_an_error_at_both_ends() {
     const CODE: u32 = 4711;
     for side in [Client, Server] {
         for connected in [true, false] {
-            let mut net = Net::new(&Config::new(), ROOMY);
-            let (mut client, mut server) = net.open(&Config::new()).await;
+            let mut net = Net::new(&native(), ROOMY);
+            let (mut client, mut server) = net.open(&native()).await;
             leave_unread(&mut client, &mut server).await;
             if !connected {
                 net.lose(&client, &server).await;
@@ -114,8 +114,8 @@ async fn a_reset_is_an_error_at_both_ends() {
 async fn a_reset_is_no_clean_end_whatever_its_code() {
     for side in [Client, Server] {
         for code in [0, 1, u32::MAX] {
-            let mut net = Net::new(&Config::new(), ROOMY);
-            let (client, server) = net.open(&Config::new()).await;
+            let mut net = Net::new(&native(), ROOMY);
+            let (client, server) = net.open(&native()).await;
             let (mut own, mut peer) = sides(side, client, server);
             within("the shutdown", own.shutdown()).await.expect("done");
             // Neither the bytes of the peer nor its end have arrived.
@@ -174,7 +174,7 @@ async fn those_that_wait_learn_of_a_reset() {
 #[tokio::test(start_paused = true)]
 async fn an_expiry_is_an_error_at_both_ends() {
     let window = Duration::from_secs(40);
-    let config = Config::new().resume_window(window);
+    let config = native().resume_window(window);
     let mut net = Net::new(&config, ROOMY);
     let (mut client, mut server) = net.open(&config).await;
     leave_unread(&mut client, &mut server).await;
@@ -196,8 +196,8 @@ async fn an_expiry_is_an_error_at_both_ends() {
 /// The server forgets the session first: the client, which waits for longer, is told what became of it.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_after_the_servers_resume_window_has_expired() {
-    let mut net = Net::new(&Config::new().resume_window(Duration::from_secs(40)), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native().resume_window(Duration::from_secs(40)), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     leave_unread(&mut client, &mut server).await;
     net.lose(&client, &server).await;
     assert_eq!(closed(&server.handle()).await, CloseReason::Expired);
@@ -218,10 +218,10 @@ async fn a_client_that_comes_after_the_servers_resume_window_has_expired() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_an_error_of_its_own_and_comes_at_once() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     leave_unread(&mut client, &mut server).await;
-    net.restart_server(&Config::new());
+    net.restart_server(&native());
     let began = Instant::now();
     net.newest().cut(Fault::Reset);
     let why = CloseReason::Refused(Refusal::Unknown);
@@ -303,7 +303,7 @@ pub(super) async fn against_raw_server_over(
     capacity: usize,
     window: u64,
 ) -> (Net, ResumableTransport, Frames<MemoryLink>, Opened) {
-    let net = Net::new(&Config::new(), capacity);
+    let net = Net::new(&native(), capacity);
     net.set(Dial::Ignore);
     let connector = Connector::new(net.dialer(), native_window(1000));
     let (client, (server, opened)) = tokio::join!(connector.oneshot(()), async {
@@ -334,10 +334,7 @@ async fn eternal_terminal_16_a_gap_towards_the_server_is_terminal_with_an_error_
     let link = net.ignored().await;
     let serving = tokio::spawn(async move {
         let mut link = link;
-        let mut machine = ServerHandshake::new();
-        raw_native::drive(&mut link, &mut machine)
-            .await
-            .expect("a RESUME");
+        let mut machine = raw_native::hear(&mut link).await.expect("a RESUME");
         machine.resume(&opened.secret, [7; 16], 499);
         let _ = raw_native::drive(&mut link, &mut machine).await;
     });
@@ -453,7 +450,7 @@ impl AsyncWrite for Panics {
 async fn a_server_that_was_abandoned_says_so() {
     let memory = MemoryBudget::new(2 << 20);
     let armed = Arc::new(AtomicBool::new(false));
-    let config = Config::new().memory_budget(memory.clone());
+    let config = native().memory_budget(memory.clone());
     let acceptor = Acceptor::new(config.clone());
     let (accepted, mut transports) = mpsc::unbounded_channel();
     let dial = {
@@ -501,8 +498,8 @@ async fn snet_go_09_a_session_whose_runtime_is_gone_is_an_error() {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let mut net = Net::new(&Config::new(), ROOMY);
-            let (client, mut server) = net.open(&Config::new()).await;
+            let mut net = Net::new(&native(), ROOMY);
+            let (client, mut server) = net.open(&native()).await;
             send(&mut server, b"received").await;
             until("the bytes", || {
                 (client.handle().stats().received == 8).then_some(())
@@ -525,8 +522,8 @@ async fn snet_go_09_a_session_whose_runtime_is_gone_is_an_error() {
 /// The end of a link is not that of the stream, however orderly.
 #[tokio::test(start_paused = true)]
 async fn an_orderly_end_of_a_link_is_no_end_of_anything() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     for _ in 0..3 {
         net.newest().cut(Fault::End);
         exchange(&mut client, &mut server).await;

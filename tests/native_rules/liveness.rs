@@ -11,8 +11,8 @@ use unbroken::{Config, LinkState, ResumableTransport, protocol::native::Frame};
 use super::{
     memory_link::{Client, Fault, Server, Side},
     memory_net::{
-        Dial, Net, ROOMY, exchange, expect, native_window, pattern, resumed, send, state, until,
-        within,
+        Dial, Net, ROOMY, exchange, expect, native, native_window, pattern, resumed, send, state,
+        until, within,
     },
     raw_native::Frames,
 };
@@ -81,9 +81,9 @@ async fn goes_silent(config: &Config, deaf: &[Side], dead_after: Duration, write
 async fn a_link_that_goes_silent_is_replaced_in_time() {
     for writes in [false, true] {
         for deaf in [&[Client, Server][..], &[Client], &[Server]] {
-            goes_silent(&Config::new(), deaf, DEAD_AFTER, writes).await;
+            goes_silent(&native(), deaf, DEAD_AFTER, writes).await;
             let (ping, dead) = (Duration::from_secs(2), Duration::from_secs(3));
-            let config = Config::new().keepalive(ping, dead);
+            let config = native().keepalive(ping, dead);
             goes_silent(&config, deaf, dead, writes).await;
         }
     }
@@ -91,8 +91,8 @@ async fn a_link_that_goes_silent_is_replaced_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn either_end_notices_by_itself() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     exchange(&mut client, &mut server).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let dark = Instant::now();
@@ -108,7 +108,7 @@ async fn either_end_notices_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_closes_the_link_of_a_silent_client() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (link, wire) = net.raw_link();
     let (mut peer, _) = Frames::open(link).await.expect("a session");
     let server = net.opened().await;
@@ -132,7 +132,7 @@ async fn a_server_closes_the_link_of_a_silent_client() {
 /// Any bytes will do, those of a frame that is not whole yet too.
 #[tokio::test(start_paused = true)]
 async fn whatever_is_heard_is_a_sign_of_life() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (link, wire) = net.raw_link();
     let (mut peer, _) = Frames::open(link).await.expect("a session");
     let mut server = net.opened().await;
@@ -149,8 +149,8 @@ async fn whatever_is_heard_is_a_sign_of_life() {
 async fn an_application_that_does_not_poll_is_not_taken_for_dead() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     // With nothing to say.
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     tokio::time::sleep(DAY).await;
     exchange(&mut client, &mut server).await;
     assert_eq!(net.dials().len(), 1);
@@ -200,8 +200,8 @@ async fn one_end_may_be_busy_with_something_else_for_hours() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_costs_nothing_but_a_ping_each_15_seconds() {
     const HOURS: u64 = 10;
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     exchange(&mut client, &mut server).await;
     let reading = tokio::spawn(async move {
         let mut byte = [0];
@@ -235,7 +235,7 @@ async fn an_idle_session_costs_nothing_but_a_ping_each_15_seconds() {
 /// Between two of them nothing happens at all.
 #[tokio::test(start_paused = true)]
 async fn between_pings_nothing_is_polled() {
-    let config = Config::new().keepalive(Duration::from_secs(1000), Duration::from_secs(2000));
+    let config = native().keepalive(Duration::from_secs(1000), Duration::from_secs(2000));
     let config = config.linger(Duration::from_secs(3000));
     let mut net = Net::new(&config, ROOMY);
     let (mut client, mut server) = net.open(&config).await;
@@ -253,8 +253,8 @@ async fn between_pings_nothing_is_polled() {
 #[tokio::test(start_paused = true)]
 async fn the_round_trip_is_measured() {
     for delay in [0, 5, 50, 400].map(Duration::from_millis) {
-        let mut net = Net::slow(&Config::new(), ROOMY, delay);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::slow(&native(), ROOMY, delay);
+        let (mut client, mut server) = net.open(&native()).await;
         assert_eq!(client.handle().stats().round_trip, None);
         exchange(&mut client, &mut server).await;
         tokio::time::sleep(40 * PING_AFTER).await;
@@ -272,7 +272,7 @@ async fn the_round_trip_is_measured() {
 /// A peer that answers a PING with another number, or one that nobody sent, has said something; the round trip it does not tell.
 #[tokio::test(start_paused = true)]
 async fn only_the_answer_to_a_ping_tells_the_round_trip() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (link, _) = net.raw_link();
     let (mut peer, _) = Frames::open(link).await.expect("a session");
     let server = net.opened().await;

@@ -9,8 +9,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 use unbroken::{
-    CloseReason, Config, Error, HandshakeError, LinkState, RejectCode, ResumableTransport,
-    protocol::native::{Frame, ServerHandshake},
+    CloseReason, Error, HandshakeError, LinkState, RejectCode, ResumableTransport,
+    protocol::native::Frame,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
         Dial, NATIVE_CONFIRM, NATIVE_RESUME, NATIVE_RESUMED, Net, ROOMY, closed, connected,
-        exchange, expect, native_window, pattern, resumed, send, until, within,
+        exchange, expect, native, native_window, pattern, resumed, send, until, within,
     },
     raw_native::{self, Frames},
 };
@@ -152,8 +152,8 @@ fn migrating(end: &ResumableTransport) -> JoinHandle<Result<(), Error>> {
 
 #[tokio::test(start_paused = true)]
 async fn the_old_link_carries_the_session_until_the_server_has_changed_over() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     let old = net.newest();
     let dialled = Arc::new(Notify::new());
     net.plan([Dial::Wait(dialled.clone())]);
@@ -200,8 +200,8 @@ async fn a_new_link_that_fails_leaves_the_old_one_where_it_was() {
         (NATIVE_RESUMED, false),
         (NATIVE_RESUMED, true),
     ] {
-        let mut net = Net::new(&Config::new(), 100);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), 100);
+        let (mut client, mut server) = net.open(&native()).await;
         exchange(&mut client, &mut server).await;
         let old = net.newest();
         let (up, down) = (pattern(1, 5000), pattern(2, 5000));
@@ -233,7 +233,7 @@ async fn a_new_link_that_fails_leaves_the_old_one_where_it_was() {
 #[tokio::test(start_paused = true)]
 async fn a_migration_that_comes_to_nothing_says_why() {
     let patience = Duration::from_secs(3);
-    let config = Config::new().handshake_timeout(patience);
+    let config = native().handshake_timeout(patience);
     let mut net = Net::new(&config, ROOMY);
     let (mut client, mut server) = net.open(&config).await;
     for (dial, took) in [
@@ -343,10 +343,7 @@ async fn a_migration_that_the_server_turns_away_says_why() {
     // One that is no server of the session's.
     let moves = migrating(&client);
     let mut link = net.ignored().await;
-    let mut machine = ServerHandshake::new();
-    raw_native::drive(&mut link, &mut machine)
-        .await
-        .expect("a RESUME");
+    let mut machine = raw_native::hear(&mut link).await.expect("a RESUME");
     let other = unbroken::protocol::native::SessionSecret::new([3; 32]);
     machine.resume(&other, [1; 16], 0);
     let _ = raw_native::drive(&mut link, &mut machine).await;
@@ -357,10 +354,8 @@ async fn a_migration_that_the_server_turns_away_says_why() {
     );
     // One that claims to have what was never sent.
     let moves = migrating(&client);
-    let (mut link, mut machine) = (net.ignored().await, ServerHandshake::new());
-    raw_native::drive(&mut link, &mut machine)
-        .await
-        .expect("a RESUME");
+    let mut link = net.ignored().await;
+    let mut machine = raw_native::hear(&mut link).await.expect("a RESUME");
     machine.resume(&opened.secret, [2; 16], 1);
     let _ = raw_native::drive(&mut link, &mut machine).await;
     let moved = within("the migration", moves).await.expect("no panic");
@@ -425,8 +420,8 @@ async fn many_migrations_in_a_row_lose_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn migrations_at_other_ends_and_times() {
-    let mut net = Net::slow(&Config::new(), ROOMY, DELAY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::slow(&native(), ROOMY, DELAY);
+    let (mut client, mut server) = net.open(&native()).await;
     // The first link is not in use at the server yet, and is none that was asked for.
     within("moving", client.handle().migrate())
         .await
@@ -499,8 +494,8 @@ async fn migrations_at_other_ends_and_times() {
 /// The link that is left is black already.
 #[tokio::test(start_paused = true)]
 async fn a_migration_saves_a_session_from_a_link_that_goes_black() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     exchange(&mut client, &mut server).await;
     net.newest().cut(Fault::Deaf);
     let (up, down) = (pattern(1, 3000), pattern(2, 3000));
@@ -523,8 +518,8 @@ async fn a_migration_saves_a_session_from_a_link_that_goes_black() {
 /// A changed network casts doubt on the link: the new one is tried beside it.
 #[tokio::test(start_paused = true)]
 async fn a_changed_network_moves_a_session_unless_the_old_link_answers() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server) = net.open(&native()).await;
     exchange(&mut client, &mut server).await;
     let dialled = Arc::new(Notify::new());
     net.plan([Dial::Wait(dialled.clone())]);
@@ -555,7 +550,7 @@ async fn a_changed_network_moves_a_session_unless_the_old_link_answers() {
 /// Raw: a client that has confirmed a new link and then says more on the old one.
 #[tokio::test(start_paused = true)]
 async fn what_comes_on_the_old_link_after_the_switch_is_not_counted() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (link, _) = net.raw_link();
     let (mut old, opened) = Frames::open(link).await.expect("a session");
     let mut server = net.opened().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 use unbroken::{
-    CloseReason, Config, Connector, Error, HandshakeError, LinkState, Refusal, RejectCode, Snet,
+    CloseReason, Connector, Error, HandshakeError, LinkState, Refusal, RejectCode, Snet,
     protocol::{
         native::{self, Answer},
         snet::{self, ResumeReply},
@@ -15,7 +15,8 @@ use unbroken::{
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Net, ROOMY, closed, exchange, expect, plain, read_error, reason, resumed, send, within,
+        Net, ROOMY, closed, exchange, expect, native, plain, read_error, reason, resumed, send,
+        within,
     },
     raw_native::{self, Frames},
     raw_peer,
@@ -24,7 +25,7 @@ use super::{
 /// A server that takes both serves both, and each is as it would be alone.
 #[tokio::test(start_paused = true)]
 async fn one_port_serves_both() {
-    let server_config = Config::new().snet(Snet::rc4().silence(None));
+    let server_config = native().snet(Snet::rc4().silence(None));
     let rc4 = server_config.clone();
     let mut net = Net::new(&server_config, ROOMY);
     let all = net
@@ -33,11 +34,7 @@ async fn one_port_serves_both() {
         .expect("the configuration is good");
     let mut sessions = Vec::new();
     for number in 0..6 {
-        let config = if number % 2 == 0 {
-            &Config::new()
-        } else {
-            &rc4
-        };
+        let config = if number % 2 == 0 { &native() } else { &rc4 };
         let (client, server) = net.open(config).await;
         let first = net.newest().written(Client)[0];
         assert_eq!(first, if number % 2 == 0 { b'U' } else { 0 });
@@ -77,7 +74,7 @@ async fn one_port_serves_both() {
 
 #[tokio::test(start_paused = true)]
 async fn an_snet_client_is_turned_away_by_a_server_without_snet() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let connector = Connector::new(net.dialer(), plain());
     let error = within("opening", connector.oneshot(())).await;
     let error = error.expect_err("it is not spoken there");
@@ -95,7 +92,7 @@ async fn an_snet_client_is_turned_away_by_a_server_without_snet() {
     let mut net = Net::new(&plain().resume_window(Duration::from_secs(20)), ROOMY);
     let config = plain().resume_window(Duration::from_secs(20));
     let (client, server) = net.open(&config).await;
-    net.restart_server(&Config::new());
+    net.restart_server(&native());
     net.newest().cut(Fault::Reset);
     // A link that is closed without a word may be anything: it goes on trying.
     assert_eq!(closed(&client.handle()).await, CloseReason::Expired);
@@ -113,7 +110,7 @@ fn prelude(version: u8, security: u8, suite: u8) -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_of_another_version_or_security_is_told_so_from_its_prelude() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let not_offered = |error: &HandshakeError| *error == HandshakeError::Security;
     let other = |error: &HandshakeError| *error == HandshakeError::Version;
     let mut reserved = prelude(1, 0, 0);
@@ -173,9 +170,9 @@ async fn a_client_of_another_version_or_security_is_told_so_from_its_prelude() {
 #[tokio::test(start_paused = true)]
 async fn a_server_of_another_version_or_security_is_an_error_of_its_own() {
     for code in [RejectCode::Version, RejectCode::SecurityNotOffered] {
-        let net = Net::new(&Config::new(), ROOMY);
+        let net = Net::new(&native(), ROOMY);
         net.set(super::memory_net::Dial::Ignore);
-        let connector = Connector::new(net.dialer(), Config::new());
+        let connector = Connector::new(net.dialer(), native());
         let (opened, _) = tokio::join!(connector.oneshot(()), async {
             raw_native::reject(&mut net.ignored().await, code, Duration::ZERO).await
         });
@@ -191,9 +188,9 @@ async fn a_server_of_another_version_or_security_is_an_error_of_its_own() {
 /// A server that speaks only snet closes the link at the first byte.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_know_native_is_a_link_that_fails() {
-    let net = Net::new(&Config::new(), ROOMY);
+    let net = Net::new(&native(), ROOMY);
     net.set(super::memory_net::Dial::Ignore);
-    let connector = Connector::new(net.dialer(), Config::new());
+    let connector = Connector::new(net.dialer(), native());
     let (opened, ()) = tokio::join!(connector.oneshot(()), async {
         let mut link = net.ignored().await;
         assert_eq!(link.read_u8().await.expect("a byte"), b'U');
@@ -254,9 +251,9 @@ async fn a_session_is_resumed_by_its_own_protocol_alone() {
 #[tokio::test(start_paused = true)]
 async fn resumes_carry_the_route() {
     for route in [0, 0xbeef, 0x1234_5678, u32::MAX] {
-        let config = Config::new().route(route);
+        let config = native().route(route);
         let mut net = Net::new(&config, ROOMY);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let (mut client, mut server) = net.open(&native()).await;
         assert_eq!(net.newest().written(Client)[8..12], [0; 4]);
         exchange(&mut client, &mut server).await;
         net.newest().cut(Fault::Reset);
@@ -269,9 +266,9 @@ async fn resumes_carry_the_route() {
 #[tokio::test(start_paused = true)]
 async fn opening_and_resuming_take_one_round_trip() {
     let delay = Duration::from_millis(40);
-    let mut net = Net::slow(&Config::new(), ROOMY, delay);
+    let mut net = Net::slow(&native(), ROOMY, delay);
     let began = tokio::time::Instant::now();
-    let connector = Connector::new(net.dialer(), Config::new());
+    let connector = Connector::new(net.dialer(), native());
     let mut client = connector.oneshot(()).await.expect("a session");
     assert_eq!(began.elapsed(), 2 * delay);
     send(&mut client, b"early").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::ServiceExt;
 use unbroken::{
-    CloseReason, Config, Connector, Error, LinkState, Refusal, RejectCode, ResumableTransport,
+    CloseReason, Connector, Error, LinkState, Refusal, RejectCode, ResumableTransport,
     protocol::native::Hello,
 };
 
@@ -13,8 +13,8 @@ use super::{
     ends::against_raw_server,
     memory_link::{Client, Fault},
     memory_net::{
-        Dial, Net, ROOMY, closed, connected, exchange, expect, read_error, reason, resumed, send,
-        until, within,
+        Dial, Net, ROOMY, closed, connected, exchange, expect, native, read_error, reason, resumed,
+        send, until, within,
     },
     raw_native::{self, Frames},
 };
@@ -29,10 +29,10 @@ const CAP: Duration = Duration::from_secs(10);
 async fn an_open_that_is_turned_away_says_why() {
     for number in (0..20).chain([999, u16::MAX]) {
         let code = RejectCode::from(number);
-        let net = Net::new(&Config::new(), ROOMY);
+        let net = Net::new(&native(), ROOMY);
         net.set(Dial::Ignore);
         let after = Duration::from_millis(u64::from(number) * 77);
-        let connector = Connector::new(net.dialer(), Config::new());
+        let connector = Connector::new(net.dialer(), native());
         let (opened, hello) = tokio::join!(connector.oneshot(()), async {
             raw_native::reject(&mut net.ignored().await, code, after).await
         });
@@ -117,9 +117,9 @@ async fn a_client_that_is_put_off_comes_again_when_it_was_told_to() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_put_off_for_too_long_expires() {
     let window = Duration::from_secs(100);
-    let net = Net::new(&Config::new(), ROOMY);
+    let net = Net::new(&native(), ROOMY);
     net.set(Dial::Ignore);
-    let connector = Connector::new(net.dialer(), Config::new().resume_window(window));
+    let connector = Connector::new(net.dialer(), native().resume_window(window));
     let (client, _server) = tokio::join!(connector.oneshot(()), async {
         raw_native::serve_open(net.ignored().await, 1000).await
     });
@@ -146,14 +146,14 @@ async fn a_client_that_is_put_off_for_too_long_expires() {
 /// A server of ours that is full says so, and lets in whoever comes when there is room.
 #[tokio::test(start_paused = true)]
 async fn a_full_server_is_busy_for_a_second() {
-    let config = Config::new().max_sessions(1);
+    let config = native().max_sessions(1);
     let mut net = Net::new(&config, ROOMY);
     // Named while there is room, which is taken by the time it proves itself.
     let (mut first, _) = net.raw_link();
     let open = raw_native::begin_open(&mut first).await.expect("OPENED");
     let opened = raw_native::named(&open);
     let (client, server) = net.open(&config).await;
-    let connector = Connector::new(net.dialer(), Config::new());
+    let connector = Connector::new(net.dialer(), native());
     let error = connector.clone().oneshot(()).await.expect_err("it is full");
     assert!(
         matches!(error, Error::Rejected { reason: RejectCode::Busy, retry_after } if retry_after.as_secs() == 1),
@@ -197,11 +197,11 @@ async fn a_full_server_is_busy_for_a_second() {
 /// Who has closed the session by himself, or has nothing left to say, is not told that it was refused.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_does_not_change_how_a_session_has_ended() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (client, server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (client, server) = net.open(&native()).await;
     net.lose(&client, &server).await;
     client.handle().close(3);
-    net.restart_server(&Config::new());
+    net.restart_server(&native());
     net.set(Dial::Serve);
     tokio::time::sleep(Duration::from_secs(100)).await;
     let ended = LinkState::Closed(CloseReason::LocalReset(3));
@@ -215,8 +215,8 @@ async fn a_refusal_does_not_change_how_a_session_has_ended() {
 /// It is told at once where a wait for the backoff would have been long.
 #[tokio::test(start_paused = true)]
 async fn a_restarted_server_is_found_out_by_the_first_link_that_reaches_it() {
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (mut client, mut server): (ResumableTransport, _) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (mut client, mut server): (ResumableTransport, _) = net.open(&native()).await;
     exchange(&mut client, &mut server).await;
     send(&mut server, b"last words").await;
     until("the last words", || {
@@ -225,7 +225,7 @@ async fn a_restarted_server_is_found_out_by_the_first_link_that_reaches_it() {
     .await;
     net.lose(&client, &server).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    net.restart_server(&Config::new());
+    net.restart_server(&native());
     net.set(Dial::Serve);
     client.handle().network_changed();
     let began = Instant::now();
@@ -235,7 +235,7 @@ async fn a_restarted_server_is_found_out_by_the_first_link_that_reaches_it() {
     expect(&mut client, b"last words").await;
     assert_eq!(reason(&read_error(&mut client).await), why);
     // A new session is what helps.
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let (mut client, mut server) = net.open(&native()).await;
     exchange(&mut client, &mut server).await;
     net.cut_and_resume(&client, &server).await;
     resumed(&client.handle(), 1).await;

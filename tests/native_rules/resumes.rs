@@ -8,15 +8,15 @@ use tokio::{
     time::Instant,
 };
 use unbroken::{
-    Accepted, Config, Error, HandshakeError, LinkState, RejectCode, ResumableTransport,
-    ResumeError, SessionId,
+    Accepted, Error, HandshakeError, LinkState, RejectCode, ResumableTransport, ResumeError,
+    SessionId,
     protocol::native::{Answer, Frame, Opened, SessionSecret},
 };
 
 use super::{
     memory_link::{Client, MemoryLink, Server},
     memory_net::{
-        Dial, NATIVE_CONFIRM, NATIVE_RESUME, NATIVE_RESUMED, Net, ROOMY, exchange, expect,
+        Dial, NATIVE_CONFIRM, NATIVE_RESUME, NATIVE_RESUMED, Net, ROOMY, exchange, expect, native,
         native_window, pattern, resumed, send, until, within,
     },
     raw_native::{self, Frames},
@@ -249,7 +249,7 @@ async fn rejected(mut frames: Frames<MemoryLink>) -> RejectCode {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_says_what_is_wrong_with_a_resume() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (mut live, opened, mut server) = raw_session(&mut net).await;
     let unknown = Opened {
         id: [9; 16],
@@ -314,7 +314,7 @@ async fn a_server_says_what_is_wrong_with_a_resume() {
 
 #[tokio::test(start_paused = true)]
 async fn an_older_attempt_does_not_push_out_a_newer_one() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (_live, opened, mut server) = raw_session(&mut net).await;
     // All are agreed to, before any has confirmed.
     let mut asked = Vec::new();
@@ -414,7 +414,7 @@ async fn goscon_14_nothing_switches_before_the_replay_is_known_to_be_possible() 
 /// CONFIRM of the open comes after a resume has opened the session.
 #[tokio::test(start_paused = true)]
 async fn the_first_proof_opens_a_session_once() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (mut first, _) = net.raw_link();
     let open = raw_native::begin_open(&mut first).await.expect("OPENED");
     let opened = raw_native::named(&open);
@@ -441,7 +441,7 @@ async fn the_first_proof_opens_a_session_once() {
 /// A session that was named is opened by a resume for as long as the resume window lasts.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_was_named_is_resumable_for_the_resume_window() {
-    let config = Config::new().resume_window(Duration::from_secs(100));
+    let config = native().resume_window(Duration::from_secs(100));
     for (after, resumable) in [(99, true), (100, false)] {
         let mut net = Net::new(&config, ROOMY);
         let (mut first, _) = net.raw_link();
@@ -464,9 +464,9 @@ async fn a_session_that_was_named_is_resumable_for_the_resume_window() {
 async fn a_session_whose_open_was_cut_off_is_resumed() {
     for at in 0..400 {
         for side in [Client, Server] {
-            let mut net = Net::new(&Config::new(), ROOMY);
+            let mut net = Net::new(&native(), ROOMY);
             net.plan([Dial::CutAt(side, at)]);
-            let connector = unbroken::Connector::new(net.dialer(), Config::new());
+            let connector = unbroken::Connector::new(net.dialer(), native());
             let opened = tower::ServiceExt::oneshot(connector, ());
             let opened = within("opening", opened).await;
             let named = match side {

@@ -11,15 +11,15 @@ use tokio::{
 };
 use tower::ServiceExt;
 use unbroken::{
-    CloseReason, Config, Connector, Error, LinkState, Listener, RejectCode, ResumableTransport,
-    Sessions, connect, protocol::native::Frame, reset,
+    CloseReason, Connector, Error, LinkState, Listener, RejectCode, ResumableTransport, Sessions,
+    connect, protocol::native::Frame, reset,
 };
 
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, ROOMY, closed, exchange, expect, pattern, read_error, reason, resumed, send,
-        within,
+        Dial, Net, ROOMY, closed, exchange, expect, native, pattern, read_error, reason, resumed,
+        send, within,
     },
     raw_native::{self, Frames},
 };
@@ -38,7 +38,7 @@ fn shutting_down(sessions: &Sessions, deadline: Duration) -> JoinHandle<usize> {
 
 /// Dials a server that is shutting down.
 async fn refused(net: &mut Net) {
-    let connector = Connector::new(net.dialer(), Config::new());
+    let connector = Connector::new(net.dialer(), native());
     let error = connector.oneshot(()).await.expect_err("no new sessions");
     assert!(
         matches!(
@@ -57,12 +57,12 @@ async fn refused(net: &mut Net) {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_tells_of_each() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let all = sessions(&net);
     assert_eq!((all.count(), all.list().len()), (0, 0));
     let mut open = Vec::new();
     for age in 0..5 {
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let (mut client, mut server) = net.open(&native()).await;
         send(&mut client, &pattern(age, 100 * age as usize)).await;
         expect(&mut server, &pattern(age, 100 * age as usize)).await;
         send(&mut server, &pattern(age, 10)).await;
@@ -114,11 +114,11 @@ async fn a_list_tells_of_each() {
 #[tokio::test(start_paused = true)]
 async fn any_can_be_closed_by_its_id() {
     const CODE: u32 = 77;
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let all = sessions(&net);
-    let (mut client, mut server) = net.open(&Config::new()).await;
-    let (mut other_client, mut other_server) = net.open(&Config::new()).await;
-    let (mut away, away_server) = net.open(&Config::new()).await;
+    let (mut client, mut server) = net.open(&native()).await;
+    let (mut other_client, mut other_server) = net.open(&native()).await;
+    let (mut away, away_server) = net.open(&native()).await;
     net.lose(&away, &away_server).await;
     send(&mut server, b"received").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -149,14 +149,14 @@ async fn any_can_be_closed_by_its_id() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_lets_sessions_end_by_themselves() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let all = sessions(&net);
     // Named, and not yet opened.
     let (mut named, _) = net.raw_link();
     let open = raw_native::begin_open(&mut named).await.expect("OPENED");
     let mut open_sessions = Vec::new();
     for _ in 0..3 {
-        open_sessions.push(net.open(&Config::new()).await);
+        open_sessions.push(net.open(&native()).await);
     }
     let began = Instant::now();
     let shutdown = shutting_down(&all, Duration::from_secs(1000));
@@ -221,11 +221,11 @@ async fn a_shutdown_lets_sessions_end_by_themselves() {
 async fn a_shutdown_resets_those_that_are_late() {
     const DEADLINE: Duration = Duration::from_secs(50);
     let why = CloseReason::Reset(reset::SHUTTING_DOWN);
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let all = sessions(&net);
-    let (mut client, mut server) = net.open(&Config::new()).await;
-    let (mut away, away_server) = net.open(&Config::new()).await;
-    let (ends, ends_server) = net.open(&Config::new()).await;
+    let (mut client, mut server) = net.open(&native()).await;
+    let (mut away, away_server) = net.open(&native()).await;
+    let (ends, ends_server) = net.open(&native()).await;
     send(&mut server, b"received").await;
     net.set(Dial::Refuse);
     net.wire(1).cut(Fault::Reset);
@@ -258,7 +258,7 @@ async fn a_shutdown_resets_those_that_are_late() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_no_peer_that_does_not_listen() {
     let patience = Duration::from_secs(4);
-    let config = Config::new().handshake_timeout(patience);
+    let config = native().handshake_timeout(patience);
     let mut net = Net::new(&config, ROOMY);
     let all = sessions(&net);
     let (_client, _server) = net.open(&config).await;
@@ -278,9 +278,9 @@ async fn a_shutdown_waits_for_no_peer_that_does_not_listen() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_shutdown_goes_on_refusing_and_resets_nobody() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let all = sessions(&net);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let (mut client, mut server) = net.open(&native()).await;
     let early = timeout(Duration::from_secs(1), all.shutdown(Duration::from_secs(2))).await;
     assert!(early.is_err());
     tokio::time::sleep(Duration::from_secs(100)).await;
@@ -293,7 +293,7 @@ async fn a_cancelled_shutdown_goes_on_refusing_and_resets_nobody() {
 // Over real sockets: what becomes of the listener.
 
 async fn bind() -> Listener {
-    Listener::bind((Ipv4Addr::LOCALHOST, 0), Config::new())
+    Listener::bind((Ipv4Addr::LOCALHOST, 0), native())
         .await
         .expect("a free port")
 }
@@ -306,7 +306,7 @@ fn is_shut_down(error: &io::Error) -> bool {
 /// A client's and the server's end of a session.
 async fn session(listener: &mut Listener) -> (ResumableTransport, ResumableTransport) {
     let addr = listener.local_addr().expect("its address");
-    let (client, accepted) = tokio::join!(connect(addr, Config::new()), listener.accept());
+    let (client, accepted) = tokio::join!(connect(addr, native()), listener.accept());
     (client.expect("a session"), accepted.expect("a session").0)
 }
 
@@ -344,7 +344,7 @@ async fn accept_and_the_stream_end_when_all_are_shut_down() {
             // Not before the last one is gone.
             let waited = timeout(Duration::from_millis(50), listener.accept()).await;
             assert!(waited.is_err(), "{waited:?}");
-            let error = connect(addr, Config::new()).await.expect_err("no new ones");
+            let error = connect(addr, native()).await.expect_err("no new ones");
             assert!(
                 matches!(
                     error,
@@ -380,7 +380,7 @@ async fn a_listener_that_is_shut_down_closes_what_nobody_has_accepted() {
     let addr = listener.local_addr().expect("its address");
     let all = listener.sessions();
     let (mut client, mut server) = session(&mut listener).await;
-    let mut unaccepted = connect(addr, Config::new()).await.expect("a session");
+    let mut unaccepted = connect(addr, native()).await.expect("a session");
     while all.count() < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -14,8 +14,8 @@ use super::{
     delivery::{cuts, seed},
     memory_link::{Client, Fault, Server, Side},
     memory_net::{
-        Dial, Net, ROOMY, closed, connected, exchange, expect, expect_nothing, native_window,
-        pattern, resumed, send, within,
+        Dial, Net, ROOMY, closed, connected, exchange, expect, expect_nothing, native,
+        native_window, pattern, resumed, send, within,
     },
 };
 
@@ -64,7 +64,7 @@ async fn shut_through(net: &mut Net, config: &Config, side: Side, losses: Vec<Di
 
 #[tokio::test(start_paused = true)]
 async fn it_completes_only_when_the_peer_has_everything_wherever_links_break() {
-    let config = Config::new();
+    let config = native();
     for side in [Client, Server] {
         // Into the handshake, the replay, the FIN, its acknowledgement, and beyond them.
         for from in [Client, Server] {
@@ -199,8 +199,8 @@ async fn either_direction_goes_on_after_the_end_of_the_other() {
 #[tokio::test(start_paused = true)]
 async fn a_clean_end_is_finished_at_both_ends_and_stays_so() {
     for first in [Client, Server] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (client, server) = net.open(&native()).await;
         let (mut end, mut peer) = sides(first, client, server);
         send(&mut end, b"one").await;
         send(&mut peer, b"other").await;
@@ -236,8 +236,8 @@ async fn a_clean_end_is_finished_at_both_ends_and_stays_so() {
 async fn both_ends_may_shut_down_at_once() {
     let mut rng = StdRng::seed_from_u64(seed());
     for turn in 0..200 {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (client, server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (client, server) = net.open(&native()).await;
         if turn > 0 {
             net.newest().cut_at(Client, rng.random_range(76..400));
             net.plan(cuts(&mut rng, 3, 300));

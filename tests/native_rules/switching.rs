@@ -12,14 +12,14 @@ use tokio::{
 use tower::ServiceExt;
 use unbroken::{
     Accepted, Acceptor, CloseReason, Config, Connector, Error, LinkState, ResumableTransport,
-    protocol::native::{Frame, Opened, ServerHandshake},
+    protocol::native::{Frame, Opened},
 };
 
 use super::{
     ends::{against_raw_server, against_raw_server_over},
     memory_link::{Client, Fault, MemoryLink, Server, Wire, link},
     memory_net::{
-        NATIVE_CONFIRM, NATIVE_RESUME, Net, ROOMY, closed, exchange, expect, native_window,
+        NATIVE_CONFIRM, NATIVE_RESUME, Net, ROOMY, closed, exchange, expect, native, native_window,
         pattern, resumed, send, until, within,
     },
     raw_native::{self, Frames},
@@ -41,8 +41,8 @@ fn states(end: &ResumableTransport) -> JoinHandle<Vec<LinkState>> {
 #[tokio::test(start_paused = true)]
 async fn nobody_sees_a_change_of_links_as_a_loss() {
     for delay in [0, 30].map(Duration::from_millis) {
-        let mut net = Net::slow(&Config::new(), ROOMY, delay);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::slow(&native(), ROOMY, delay);
+        let (mut client, mut server) = net.open(&native()).await;
         let seen = [states(&client), states(&server)];
         for turn in 1..20 {
             exchange(&mut client, &mut server).await;
@@ -111,10 +111,7 @@ async fn an_attach_that_comes_before_the_proof_ends_the_link() {
     let handle = client.handle();
     let moves = tokio::spawn(async move { handle.migrate().await });
     let mut link = net.ignored().await;
-    let mut machine = ServerHandshake::new();
-    raw_native::drive(&mut link, &mut machine)
-        .await
-        .expect("a RESUME");
+    let mut machine = raw_native::hear(&mut link).await.expect("a RESUME");
     machine.resume(&opened.secret, [3; 16], 0);
     let attach = Frame::Attach {
         from: 0,
@@ -291,7 +288,7 @@ async fn over_links_that_hold_back_nobody_waits_for_a_flush_in_vain() {
 
 #[tokio::test(start_paused = true)]
 async fn over_links_that_hold_back_a_reset_and_a_rejection_arrive() {
-    let config = Config::new();
+    let config = native();
     let [client, mut server] = over_holding_links(&config).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     client.handle().close(5);

@@ -7,14 +7,16 @@ use tokio::{
     time::Instant,
 };
 use unbroken::{
-    CloseReason, Config, Error, LinkState, Refusal, RejectCode, ResumableTransport, ResumeError,
+    CloseReason, Error, LinkState, Refusal, RejectCode, ResumableTransport, ResumeError,
     protocol::native::{Answer, Frame, Opened},
     reset,
 };
 
 use super::{
     memory_link::{Client, Fault, MemoryLink, Server},
-    memory_net::{Dial, Net, ROOMY, closed, expect, read_error, reason, send, until, within},
+    memory_net::{
+        Dial, Net, ROOMY, closed, expect, native, read_error, reason, send, until, within,
+    },
     raw_native::{self, Frames},
     shutdown::expect_end,
 };
@@ -40,9 +42,9 @@ async fn finish(client: &mut ResumableTransport, server: &mut ResumableTransport
 async fn a_client_whose_last_reset_was_lost_has_finished_all_the_same() {
     let mut resumed = 0;
     for at in 68..260 {
-        let mut net = Net::new(&Config::new(), ROOMY);
+        let mut net = Net::new(&native(), ROOMY);
         net.plan([Dial::CutAt(Server, at)]);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let (mut client, mut server) = net.open(&native()).await;
         within("the end", finish(&mut client, &mut server)).await;
         assert_eq!(
             closed(&client.handle()).await,
@@ -69,7 +71,7 @@ async fn a_client_whose_last_reset_was_lost_has_finished_all_the_same() {
 
 /// The RESET itself is lost, and the client is away for so long.
 async fn lost_reset(net: &mut Net, away: Duration) -> (ResumableTransport, ResumableTransport) {
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let (mut client, mut server) = net.open(&native()).await;
     // All but the last frame of the server's.
     send(&mut server, b"down").await;
     server.shutdown().await.expect("all arrives");
@@ -95,7 +97,7 @@ async fn lost_reset(net: &mut Net, away: Duration) -> (ResumableTransport, Resum
 #[tokio::test(start_paused = true)]
 async fn the_end_is_told_for_as_long_as_the_resume_window() {
     for away in [0, 10, 200].map(Duration::from_secs) {
-        let mut net = Net::new(&Config::new(), ROOMY);
+        let mut net = Net::new(&native(), ROOMY);
         let (mut client, server) = lost_reset(&mut net, away).await;
         assert_eq!(closed(&client.handle()).await, CloseReason::Finished);
         assert_eq!(client.read(&mut [0]).await.expect("the end"), 0);
@@ -106,9 +108,9 @@ async fn the_end_is_told_for_as_long_as_the_resume_window() {
 /// Behind that nothing is known: it cannot tell whether what it wrote has arrived.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_when_the_end_is_forgotten_does_not_know_how_it_ended() {
-    let config = Config::new().resume_window(Duration::from_secs(20));
+    let config = native().resume_window(Duration::from_secs(20));
     let mut net = Net::new(&config, ROOMY);
-    let (mut client, mut server) = net.open(&Config::new()).await;
+    let (mut client, mut server) = net.open(&native()).await;
     net.newest().cut(Fault::Deaf);
     send(&mut client, b"lost").await;
     let shutting = tokio::spawn(async move { (client.shutdown().await, client) });
@@ -163,8 +165,8 @@ async fn a_client_that_knows_both_ends_delivered_has_finished_whatever_it_is_tol
 #[tokio::test(start_paused = true)]
 async fn a_session_that_was_closed_while_the_client_was_away_ends_with_its_code() {
     for (away, dropped) in [(0, false), (10, false), (250, false), (10, true)] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (mut client, mut server) = net.open(&native()).await;
         send(&mut server, b"received").await;
         send(&mut client, b"unread").await;
         until("the bytes", || {
@@ -234,7 +236,7 @@ async fn is_told(link: MemoryLink, opened: &Opened, attempt: u32) -> (Frame, Fra
 
 #[tokio::test(start_paused = true)]
 async fn it_restates_the_counts_and_the_reason() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let opened = closed_session(&mut net, 42).await;
     for attempt in [1, 2, 10] {
         let (link, _) = net.raw_link();
@@ -275,7 +277,7 @@ async fn it_restates_the_counts_and_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn they_are_bounded_and_the_oldest_goes_first() {
     // As many as the bound on handshakes allows four times over.
-    let mut net = Net::new(&Config::new().max_handshakes(2), ROOMY);
+    let mut net = Net::new(&native().max_handshakes(2), ROOMY);
     let mut over = Vec::new();
     for code in 1..=9 {
         over.push(closed_session(&mut net, code).await);
@@ -295,7 +297,7 @@ async fn they_are_bounded_and_the_oldest_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn one_of_a_session_that_expired_says_so_from_the_start() {
-    let config = Config::new().resume_window(Duration::from_secs(30));
+    let config = native().resume_window(Duration::from_secs(30));
     let mut net = Net::new(&config, ROOMY);
     let (link, _) = net.raw_link();
     let (peer, opened) = Frames::open(link).await.expect("a session");
@@ -320,7 +322,7 @@ async fn one_of_a_session_that_expired_says_so_from_the_start() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ends_during_a_resume_tells_that_link() {
     for expires in [false, true] {
-        let mut net = Net::new(&Config::new().resume_window(Duration::from_secs(8)), ROOMY);
+        let mut net = Net::new(&native().resume_window(Duration::from_secs(8)), ROOMY);
         let (link, _) = net.raw_link();
         let (peer, opened) = Frames::open(link).await.expect("a session");
         let server = net.opened().await;
@@ -404,7 +406,7 @@ async fn a_client_that_knows_both_ends_delivered_waits_for_no_last_word_longer_t
 /// A client's RESET is no clean one, whatever its code says: what the server has written need not have arrived.
 #[tokio::test(start_paused = true)]
 async fn a_clients_clean_reset_is_not_believed() {
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (link, _) = net.raw_link();
     let (mut peer, _) = Frames::open(link).await.expect("a session");
     let mut server = net.opened().await;

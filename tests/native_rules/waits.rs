@@ -25,7 +25,8 @@ use super::{
     ends::against_raw_server,
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, ROOMY, connected, exchange, expect, native_window, pattern, send, until, within,
+        Dial, Net, ROOMY, connected, exchange, expect, native, native_window, pattern, send, until,
+        within,
     },
     raw_native,
 };
@@ -129,8 +130,8 @@ impl AsyncWrite for Counting {
 #[tokio::test(start_paused = true)]
 async fn a_close_that_flushes_each_time_it_is_polled_is_not_woken_by_itself() {
     for closes in [Client, Server] {
-        let mut net = Net::new(&Config::new(), ROOMY);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::new(&native(), ROOMY);
+        let (mut client, mut server) = net.open(&native()).await;
         exchange(&mut client, &mut server).await;
         tokio::time::sleep(SETTLED).await;
         let (transport, mut peer) = match closes {
@@ -215,8 +216,8 @@ async fn a_writer_that_flushes_each_time_it_is_polled_is_not_woken_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_migration_never_shows_reconnecting() {
     for delay in [0, 50].map(Duration::from_millis) {
-        let mut net = Net::slow(&Config::new(), ROOMY, delay);
-        let (mut client, mut server) = net.open(&Config::new()).await;
+        let mut net = Net::slow(&native(), ROOMY, delay);
+        let (mut client, mut server) = net.open(&native()).await;
         exchange(&mut client, &mut server).await;
         let mut watched = [&client, &server].map(|end| end.handle().subscribe());
         for states in &mut watched {

@@ -8,6 +8,8 @@ mod memory_link;
 mod memory_net;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
+#[path = "../support/setup_clear.rs"]
+mod setup;
 
 mod client;
 mod ending;

@@ -25,7 +25,10 @@ use unbroken::{
     ResumableTransport, Snet,
 };
 
-use super::memory_link::{Client, Fault, MemoryLink, Server, Side, Wire, slow_link};
+use super::{
+    memory_link::{Client, Fault, MemoryLink, Server, Side, Wire, slow_link},
+    setup,
+};
 
 /// After how long a test counts as hung; virtual time, or real time where sockets are.
 pub(crate) const HUNG: Duration = Duration::from_secs(60);
@@ -342,17 +345,22 @@ impl Service<()> for Dialer {
 
 /// snet without a cipher, and without a clock that doubts silent links.
 pub(crate) fn plain() -> Config {
-    Config::new().snet(Snet::plain().silence(None))
+    native().snet(Snet::plain().silence(None))
 }
 
 /// The same with another history.
 pub(crate) fn plain_history(bytes: usize) -> Config {
-    Config::new().snet(Snet::plain().silence(None).history(bytes))
+    native().snet(Snet::plain().silence(None).history(bytes))
 }
 
-/// native with this window.
+/// native, protected as the tests of this binary are.
+pub(crate) fn native() -> Config {
+    Config::new().security(setup::security())
+}
+
+/// The same with this window.
 pub(crate) fn native_window(bytes: usize) -> Config {
-    Config::new().window(bytes)
+    native().window(bytes)
 }
 
 /// What a test speaks whose body is the same for both.
@@ -366,7 +374,7 @@ impl Protocol {
     pub(crate) fn config(self) -> Config {
         match self {
             Self::Snet => plain(),
-            Self::Native => Config::new(),
+            Self::Native => native(),
         }
     }
 

@@ -11,8 +11,8 @@ use unbroken::{
     protocol::{
         Handshake,
         native::{
-            Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Item, Opened,
-            ServerHandshake, SessionSecret,
+            Answer, ClientOpen, ClientProtection, ClientResume, Decoder, Frame, Head, Hello, Item,
+            Opened, ServerHandshake, ServerProtection, SessionSecret,
         },
     },
 };
@@ -42,12 +42,31 @@ where
     }
 }
 
+/// The machine of a client that opens a session.
+pub(crate) fn open_machine(window: u64) -> ClientOpen {
+    ClientOpen::new(window, ClientProtection::None)
+}
+
+/// Hears what whoever dials wants.
+pub(crate) async fn hear<L>(link: &mut L) -> io::Result<ServerHandshake>
+where
+    L: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut machine = ServerHandshake::new();
+    drive(link, &mut machine).await?;
+    machine
+        .proceed(ServerProtection::None)
+        .map_err(io::Error::other)?;
+    drive(link, &mut machine).await?;
+    Ok(machine)
+}
+
 /// Opens up to OPENED: what is left to send is CONFIRM.
 pub(crate) async fn begin_open<L>(link: &mut L) -> io::Result<ClientOpen>
 where
     L: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut machine = ClientOpen::new(WINDOW);
+    let mut machine = open_machine(WINDOW);
     drive(link, &mut machine).await?;
     Ok(machine)
 }
@@ -82,6 +101,7 @@ pub(crate) fn resume_machine(session: &Opened, attempt: u32, received: u64) -> C
         attempt,
         rand::random(),
         received,
+        ClientProtection::None,
     )
 }
 
@@ -129,8 +149,7 @@ pub(crate) async fn reject<L>(link: &mut L, code: RejectCode, retry_after: Durat
 where
     L: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut machine = ServerHandshake::new();
-    drive(link, &mut machine).await.expect("a first message");
+    let mut machine = hear(link).await.expect("a first message");
     let hello = machine.hello().expect("a first message");
     machine.reject(code, retry_after);
     drive(link, &mut machine).await.expect("room");
@@ -279,8 +298,7 @@ pub(crate) async fn serve_open<L>(mut link: L, window: u64) -> (Frames<L>, Opene
 where
     L: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut machine = ServerHandshake::new();
-    drive(&mut link, &mut machine).await.expect("an OPEN");
+    let mut machine = hear(&mut link).await.expect("an OPEN");
     let opened = Opened {
         id: rand::random(),
         secret: SessionSecret::new(rand::random()),
@@ -306,8 +324,7 @@ pub(crate) async fn serve_resume<L>(
 where
     L: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut machine = ServerHandshake::new();
-    drive(&mut link, &mut machine).await.expect("a RESUME");
+    let mut machine = hear(&mut link).await.expect("a RESUME");
     machine.resume(&session.secret, rand::random(), received);
     drive(&mut link, &mut machine).await.expect("a CONFIRM");
     let confirmed = machine.proved().expect("a proof");

@@ -8,13 +8,14 @@ use tokio::{
 use tower::{ServiceExt, service_fn};
 use tracing::Level;
 use unbroken::{
-    CloseReason, Config, Connector, Listener, ResumableTransport, protocol::native::ClientOpen,
+    CloseReason, Connector, Listener, ResumableTransport,
+    protocol::native::{ClientOpen, ClientProtection},
 };
 
 use super::{
     capture::{Capture, Told},
     memory_link::Fault,
-    memory_net::{Dial, Net, ROOMY, closed, exchange, expect, plain, resumed, send, until},
+    memory_net::{Dial, Net, ROOMY, closed, exchange, expect, native, plain, resumed, send, until},
     raw_peer::drive,
 };
 
@@ -42,7 +43,7 @@ fn check_order(events: &[&Told], expected: &[(Level, &str)]) {
 
 #[tokio::test(start_paused = true)]
 async fn a_sessions_life_is_told_in_order() {
-    for (protocol, config) in [("native", Config::new()), ("snet", plain())] {
+    for (protocol, config) in [("native", native()), ("snet", plain())] {
         let (capture, _guard) = Capture::here();
         let mut net = Net::new(&config, ROOMY);
         let (mut client, mut server) = net.open(&config).await;
@@ -152,7 +153,7 @@ async fn a_sessions_life_is_told_in_order() {
 #[tokio::test(start_paused = true)]
 async fn redials_run_in_the_sessions_span() {
     let (capture, _guard) = Capture::here();
-    let net = Net::new(&Config::new(), ROOMY);
+    let net = Net::new(&native(), ROOMY);
     let dialer = net.dialer();
     let dial = service_fn(move |()| {
         tracing::info!("dialling");
@@ -161,7 +162,7 @@ async fn redials_run_in_the_sessions_span() {
     let request = tracing::info_span!("request");
     let opening = {
         let _entered = request.enter();
-        Connector::new(dial, Config::new()).oneshot(())
+        Connector::new(dial, native()).oneshot(())
     };
     let client = tracing::Instrument::instrument(opening, request)
         .await
@@ -182,8 +183,8 @@ async fn redials_run_in_the_sessions_span() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_told() {
     let (capture, _guard) = Capture::here();
-    let mut net = Net::new(&Config::new(), ROOMY);
-    let (client, server) = net.open(&Config::new()).await;
+    let mut net = Net::new(&native(), ROOMY);
+    let (client, server) = net.open(&native()).await;
     net.newest().cut(Fault::Stall);
     resumed(&client.handle(), 1).await;
     let ours = capture.ours();
@@ -202,9 +203,9 @@ async fn a_silent_peer_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_breaks_the_protocol_is_told() {
     let (capture, _guard) = Capture::here();
-    let mut net = Net::new(&Config::new(), ROOMY);
+    let mut net = Net::new(&native(), ROOMY);
     let (mut link, _) = net.raw_link();
-    let mut machine = ClientOpen::new(1 << 16);
+    let mut machine = ClientOpen::new(1 << 16, ClientProtection::None);
     drive(&mut link, &mut machine).await.expect("the handshake");
     let confirm = machine.confirm().expect("the session is opened");
     send(&mut link, &confirm).await;
@@ -227,7 +228,7 @@ async fn a_peer_that_breaks_the_protocol_is_told() {
 #[tokio::test]
 async fn a_servers_handshakes_and_its_shutdown_are_told() {
     let (capture, _guard) = Capture::here();
-    let listener = Listener::bind("127.0.0.1:0", Config::new())
+    let listener = Listener::bind("127.0.0.1:0", native())
         .await
         .expect("a port");
     let addr = listener.local_addr().expect("it has one");
@@ -237,7 +238,7 @@ async fn a_servers_handshakes_and_its_shutdown_are_told() {
     let closed_by_server = stranger.read(&mut [0]).await;
     assert!(matches!(closed_by_server, Ok(0) | Err(_)));
 
-    let client = unbroken::connect(addr, Config::new())
+    let client = unbroken::connect(addr, native())
         .await
         .expect("the session opens");
     until("the session", || {
@@ -293,7 +294,7 @@ fn what_is_to_be_mended_is_a_warning() {
         .build()
         .expect("a runtime");
     let ends = runtime.block_on(async {
-        let config = Config::new();
+        let config = native();
         Net::new(&config, ROOMY).open(&config).await
     });
     drop(runtime);

@@ -10,6 +10,8 @@ mod memory_link;
 mod memory_net;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
+#[path = "../support/setup_clear.rs"]
+mod setup;
 
 mod events;
 mod secrets;

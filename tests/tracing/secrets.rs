@@ -14,7 +14,9 @@ use unbroken::{
     Target, TcpConnector,
     protocol::{
         Handshake, Phase, Role, Session,
-        native::{self, Identity, NativeSession, SessionSecret},
+        native::{
+            self, ClientProtection, Identity, NativeSession, ServerProtection, SessionSecret,
+        },
         snet::{self, CipherChoice, KeyAgreement, PrivateKey, StreamCipher},
     },
 };
@@ -22,7 +24,7 @@ use unbroken::{
 use super::{
     capture::Capture,
     memory_link::{Client, Server, Side, Wire, link},
-    memory_net::{Dial, Net, ROOMY, closed, expect, resumed, send},
+    memory_net::{Dial, Net, ROOMY, closed, expect, native, resumed, send},
     raw_peer::drive,
 };
 
@@ -168,7 +170,7 @@ fn spying(keys: &Arc<Mutex<Vec<[u8; 8]>>>) -> Config {
 async fn no_secret_and_no_payload_is_ever_traced() {
     let keys = Arc::default();
     let find: [fn(&Wire, &mut Secrets); 2] = [native_secrets, snet_secrets];
-    for (config, find) in [Config::new(), spying(&keys)].into_iter().zip(find) {
+    for (config, find) in [native(), spying(&keys)].into_iter().zip(find) {
         let (capture, _guard) = Capture::here();
         let mut told = Vec::new();
         let mut secrets = Secrets::default();
@@ -245,7 +247,7 @@ impl Shown {
 #[tokio::test]
 async fn no_key_shows_in_what_the_surface_shows_of_itself() {
     let keys = Arc::default();
-    for config in [Config::new(), spying(&keys)] {
+    for config in [native(), spying(&keys)] {
         let (mut shown, mut secrets) = (Shown::default(), Secrets::default());
         secrets.add(PAYLOAD);
         let mut listener = Listener::bind("127.0.0.1:0", config.clone())
@@ -312,10 +314,14 @@ async fn no_key_shows_in_what_the_native_core_shows_of_itself() {
     shown.add(&(&secret, &opened));
 
     let (mut near, mut far, _) = link(ROOMY);
-    let mut client = native::ClientOpen::new(1024);
+    let mut client = native::ClientOpen::new(1024, ClientProtection::None);
     let mut server = native::ServerHandshake::new();
     let serve = async {
         let mut stages = Shown::default();
+        drive(&mut far, &mut server).await.expect("the prelude");
+        stages.add(&server);
+        let going_on = server.proceed(ServerProtection::None);
+        going_on.expect("what the client asks for");
         drive(&mut far, &mut server).await.expect("the first half");
         stages.add(&server);
         server.open(&opened);
@@ -333,7 +339,15 @@ async fn no_key_shows_in_what_the_native_core_shows_of_itself() {
     shown.add(&client);
     shown.0 += &served.0;
 
-    let mut client = native::ClientResume::new([0x11; 16], &secret, 0, 1, [0x22; 16], 0);
+    let mut client = native::ClientResume::new(
+        [0x11; 16],
+        &secret,
+        0,
+        1,
+        [0x22; 16],
+        0,
+        ClientProtection::None,
+    );
     let mut server = native::ServerHandshake::new();
     server
         .receive(client.transmit())
@@ -341,6 +355,8 @@ async fn no_key_shows_in_what_the_native_core_shows_of_itself() {
     let mut server = native::ServerHandshake::new();
     for byte in client.transmit() {
         server.receive(&[*byte]).expect("a good request");
+        let going_on = server.proceed(ServerProtection::None);
+        going_on.expect("what the client asks for");
     }
     client.transmitted(client.transmit().len());
     server.resume(&secret, [0x33; 16], 0);
@@ -351,6 +367,7 @@ async fn no_key_shows_in_what_the_native_core_shows_of_itself() {
     let identity = Identity {
         id: [0x11; 16],
         secret,
+        binding: ClientProtection::None.binding(),
         route: 0,
         peer_window: 1024,
     };

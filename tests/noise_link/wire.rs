@@ -188,7 +188,14 @@ fn a_record_without_plaintext_is_no_end_if_another_follows() {
     let (bytes, end) = read(Suite::AesGcm, &wire.concat(), 1000);
     assert_eq!(bytes, b"ab");
     end.expect("it ends in order");
-    let (bytes, end) = read(Suite::AesGcm, &wire[..2].concat(), 1000);
+    let whole = wire[..2].concat();
+    for cut in 1..wire[1].len() {
+        let (bytes, end) = read(Suite::AesGcm, &whole[..whole.len() - cut], 1000);
+        assert!(bytes.is_empty());
+        let error = end.expect_err("the end was taken back");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+    let (bytes, end) = read(Suite::AesGcm, &whole, 1000);
     assert_eq!(bytes, b"a");
     end.expect_err("the end was taken back");
 }

@@ -1,4 +1,5 @@
-//! native's prelude and handshakes, each role: on whatever is said to it, with somebody in between, and called in any order.
+//! native's prelude and handshakes, each role, under each security: on whatever is said to it, with somebody in between, and called in
+//! any order.
 
 #![no_main]
 
@@ -11,14 +12,16 @@ use unbroken::{
     protocol::{
         Handshake, ServerHandshake,
         native::{
-            self, Answer, CONFIRM_LEN, ClientOpen, ClientResume, Hello, Id, Kind, Opened,
-            PRELUDE_LEN, Prelude, SessionSecret, security, suite,
+            self, Answer, CONFIRM_LEN, ClientOpen, ClientProtection, ClientResume, Hello, Id, Kind,
+            Opened, PRELUDE_LEN, Prelude, ServerProtection, SessionSecret,
         },
+        noise::{Pattern, Records, Suite, TAG_LEN},
     },
 };
 use unbroken_fuzz::{
-    drive::{Edits, Transcript, drive, hear, misuse, say},
+    drive::{Edits, drive, hear, misuse, say},
     input::{Pieces, byte, offset, pick, rest},
+    keys,
 };
 
 const ID: Id = [7; 16];
@@ -26,6 +29,10 @@ const CLIENT_NONCE: [u8; 16] = [0xc1; 16];
 const SERVER_NONCE: [u8; 16] = [0x51; 16];
 /// What a server that resumes has received.
 const RECEIVED: u64 = 6;
+
+/// A REJECT, as it stands in the clear.
+const REJECT: [u8; 4] = [0x15, 0, 0, 6];
+const REJECT_LEN: usize = 10;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
@@ -38,6 +45,64 @@ fuzz_target!(|data: &[u8]| {
         _ => misused(input),
     }
 });
+
+/// What protects a link, with the same keys every time; both ends' fit if they have the same pattern.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Security {
+    pattern: Option<Pattern>,
+    suite: Suite,
+}
+
+impl Security {
+    fn draw(input: &mut Unstructured<'_>) -> Self {
+        let choice = usize::from(byte(input));
+        let pattern = (choice % 5).checked_sub(1);
+        Self {
+            pattern: pattern.map(|pattern| Pattern::ALL[pattern]),
+            suite: Suite::ALL[choice / 5 % 2],
+        }
+    }
+
+    fn client(self) -> ClientProtection {
+        let Some(pattern) = self.pattern else {
+            return ClientProtection::None;
+        };
+        let [ephemeral, _] = keys::ephemeral();
+        ClientProtection::Noise {
+            keys: keys::client(pattern),
+            suite: self.suite,
+            ephemeral,
+        }
+    }
+
+    fn server(self) -> ServerProtection {
+        let Some(pattern) = self.pattern else {
+            return ServerProtection::None;
+        };
+        let [_, ephemeral] = keys::ephemeral();
+        ServerProtection::Noise {
+            keys: keys::server(pattern),
+            ephemeral,
+        }
+    }
+
+    /// The prelude's security.
+    fn code(self) -> u8 {
+        match self.pattern {
+            None => 0,
+            Some(Pattern::Nn) => 1,
+            Some(Pattern::NnPsk0) => 2,
+            Some(Pattern::Nk) => 3,
+            Some(Pattern::Ik) => 4,
+        }
+    }
+
+    /// Whether a server with this security goes on behind this prelude.
+    fn takes(self, prelude: &Prelude) -> bool {
+        let suites = if self.pattern.is_some() { 1..3 } else { 0..1 };
+        prelude.security == self.code() && suites.contains(&prelude.suite)
+    }
+}
 
 fn secret() -> SessionSecret {
     SessionSecret::new([9; 32])
@@ -53,8 +118,9 @@ fn opened() -> Opened {
     }
 }
 
-fn client_resume(received: u64) -> ClientResume {
-    ClientResume::new(ID, &secret(), 7, 1, CLIENT_NONCE, received)
+fn client_resume(received: u64, security: Security) -> ClientResume {
+    let protection = security.client();
+    ClientResume::new(ID, &secret(), 7, 1, CLIENT_NONCE, received, protection)
 }
 
 /// What a server does with a client that has said what it wants, or more than that.
@@ -75,143 +141,243 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
 
-/// The CONFIRM of a client that was given [`opened`].
+/// Hands a client's first message to a server, which lets it go on under this security.
+fn hear_first(
+    machine: &mut native::ServerHandshake,
+    message: &[u8],
+    pieces: Pieces,
+    security: Security,
+) -> Result<(), HandshakeError> {
+    let used = hear(machine, message, pieces)?;
+    machine.proceed(security.server())?;
+    hear(machine, &message[used..], pieces)?;
+    Ok(())
+}
+
+/// The CONFIRM of a client that was given [`opened`] on a link without protection.
 fn confirm() -> [u8; CONFIRM_LEN] {
-    let mut client = ClientOpen::new(0);
+    let mut client = ClientOpen::new(0, ClientProtection::None);
     let mut server = native::ServerHandshake::new();
-    hear(&mut server, &say(&mut client), Pieces::WHOLE).expect("it is right");
+    let none = Security {
+        pattern: None,
+        suite: Suite::AesGcm,
+    };
+    hear_first(&mut server, &say(&mut client), Pieces::WHOLE, none).expect("it is right");
     server.open(&opened());
     hear(&mut client, &say(&mut server), Pieces::WHOLE).expect("it is right");
     client.confirm().expect("it is open")
 }
 
-/// What is right about a first message, by the document.
-fn expected(wire: &[u8]) -> Option<Hello> {
-    let prelude = Prelude::decode(wire.first_chunk::<PRELUDE_LEN>()?);
-    let frame = &wire[PRELUDE_LEN..];
-    match prelude {
-        Ok(prelude) if (prelude.security, prelude.suite) != (security::NONE, suite::NONE) => {
-            Some(Hello::Unacceptable(RejectCode::SecurityNotOffered))
+/// What a first message comes to, by the document.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum First {
+    Hello(Hello),
+    /// Another security than is offered.
+    Refused,
+    /// Wrong, or not all of it is there.
+    Nothing,
+}
+
+fn expected(wire: &[u8], security: Security) -> First {
+    let Some(prelude) = wire.first_chunk::<PRELUDE_LEN>() else {
+        return First::Nothing;
+    };
+    let prelude = match Prelude::decode(prelude) {
+        Ok(prelude) => prelude,
+        Err(HandshakeError::Version) => {
+            return First::Hello(Hello::Unacceptable(RejectCode::Version));
         }
-        Ok(prelude) => match (prelude.kind, frame.len()) {
-            (Kind::Open, 12..) if frame[..4] == [0x10, 0, 0, 8] => Some(Hello::Open {
+        Err(_) => return First::Nothing,
+    };
+    if !security.takes(&prelude) {
+        return First::Refused;
+    }
+    let (kind, len) = match prelude.kind {
+        Kind::Open => ([0x10, 0, 0, 8], 12),
+        Kind::Resume => ([0x12, 0, 0, 44], 48),
+    };
+    let message = &wire[PRELUDE_LEN..];
+    let frame = match security.pattern {
+        None => message.get(..len),
+        // A key, and the rest in the clear.
+        Some(Pattern::Nn) => match message {
+            [0, said, message @ ..] if usize::from(*said) == 32 + len => message.get(32..32 + len),
+            _ => None,
+        },
+        // Nobody here could have sealed it.
+        Some(_) => None,
+    };
+    match frame {
+        Some(frame) if frame[..4] == kind => First::Hello(match prelude.kind {
+            Kind::Open => Hello::Open {
                 window: u64_at(frame, 4),
-            }),
-            (Kind::Resume, 48..) if frame[..4] == [0x12, 0, 0, 44] => Some(Hello::Resume {
+            },
+            Kind::Resume => Hello::Resume {
                 id: frame[4..20].try_into().expect("16 bytes"),
                 attempt: u32_at(frame, 20),
                 nonce: frame[24..40].try_into().expect("16 bytes"),
                 received: u64_at(frame, 40),
-            }),
-            _ => None,
-        },
-        Err(HandshakeError::Version) => Some(Hello::Unacceptable(RejectCode::Version)),
-        Err(_) => None,
+            },
+        }),
+        _ => First::Nothing,
+    }
+}
+
+/// What came of a server's handshake.
+#[derive(Debug, PartialEq)]
+struct Served {
+    said: Vec<u8>,
+    first: First,
+    proved: Option<u64>,
+    error: Option<HandshakeError>,
+}
+
+fn serve(
+    wire: &[u8],
+    pieces: Pieces,
+    accepts_snet: bool,
+    security: Security,
+    choices: [u8; 2],
+) -> Served {
+    let mut machine = ServerHandshake::new(accepts_snet);
+    let mut first = First::Nothing;
+    let mut proved = None;
+    let mut error = None;
+    let mut sealed = None;
+    let transcript = drive(&mut machine, wire, pieces, |machine, used| {
+        let ServerHandshake::Native(machine) = machine else {
+            return false;
+        };
+        if machine.prelude().is_some() {
+            assert!((PRELUDE_LEN..=28).contains(&used));
+            if let Err(found) = machine.proceed(security.server()) {
+                error = Some(found);
+                return false;
+            }
+            assert_eq!(machine.prelude(), None);
+        } else if let Some(records) = machine.take_records() {
+            sealed = Some((records, used));
+            return false;
+        } else if first == First::Nothing
+            && let Some(hello) = machine.hello()
+        {
+            let cover = match security.pattern {
+                None => 0,
+                Some(pattern) => 2 + pattern.first_len(0),
+            };
+            match hello {
+                Hello::Open { .. } => assert_eq!(used, 28 + cover),
+                Hello::Resume { .. } => assert_eq!(used, 64 + cover),
+                Hello::Unacceptable(_) => assert!((16..=28).contains(&used)),
+            }
+            first = First::Hello(hello);
+            answer(machine, choices[0]);
+        } else if proved.is_none()
+            && let Some(received) = machine.proved()
+        {
+            proved = Some(received);
+            answer(machine, choices[1]);
+        } else {
+            return false;
+        }
+        true
+    });
+    if let Some((mut records, used)) = sealed {
+        opens_nothing(&mut records, &wire[used..]);
+    }
+    let error = error.or(transcript.outcome.err());
+    if error == Some(HandshakeError::Security) {
+        first = First::Refused;
+    }
+    let mut said = transcript.said;
+    if let (ServerHandshake::Native(machine), Some(_)) = (&mut machine, error) {
+        assert_eq!(machine.wanted(), 0, "it was given up");
+        machine.reject(RejectCode::BadProof, Duration::ZERO);
+        let told = say(machine);
+        assert_eq!(machine.wanted(), 0);
+        // Whoever asked for a security is told in its second message, or in place of it.
+        let sealed = 2 + Pattern::Nn.second_len(REJECT_LEN);
+        let possible: &[usize] = match wire.get(..PRELUDE_LEN) {
+            Some(prelude) if prelude[..4] != *b"UNBR" => &[0],
+            Some(prelude) if prelude[6] != 0 => &[2 + REJECT_LEN, sealed],
+            Some(_) => &[REJECT_LEN],
+            None => &[0],
+        };
+        assert!(possible.contains(&told.len()));
+        said.extend(told);
+    }
+    Served {
+        said,
+        first,
+        proved,
+        error,
+    }
+}
+
+/// Nothing on the wire is a record that somebody has sealed.
+fn opens_nothing(records: &mut Records, wire: &[u8]) {
+    let Some((len, behind)) = wire.split_first_chunk() else {
+        return;
+    };
+    let len = usize::from(u16::from_be_bytes(*len));
+    if let Some(record) = behind.get(..len) {
+        let mut plaintext = vec![0; len];
+        let opened = records.open(record, &mut plaintext);
+        assert_eq!(opened, Err(HandshakeError::Decrypt));
     }
 }
 
 fn server(mut input: Unstructured<'_>, accepts_snet: bool) {
     let choices = [byte(&mut input), byte(&mut input)];
+    let security = Security::draw(&mut input);
     let pieces = Pieces::draw(&mut input);
     let wire = rest(&mut input);
-    let run = |pieces| {
-        let mut machine = ServerHandshake::new(accepts_snet);
-        let mut found = None;
-        let mut proved = None;
-        let mut used_for_hello = 0;
-        let transcript = drive(&mut machine, wire, pieces, |machine, used| {
-            let ServerHandshake::Native(machine) = machine else {
-                return;
-            };
-            if let Some(hello) = machine.hello() {
-                found = Some(hello);
-                used_for_hello = used;
-                answer(machine, choices[0]);
-            } else if let Some(received) = machine.proved() {
-                proved = Some(received);
-                answer(machine, choices[1]);
-            }
-        });
-        match found {
-            Some(Hello::Open { .. }) => assert_eq!(used_for_hello, 28),
-            Some(Hello::Resume { .. }) => assert_eq!(used_for_hello, 64),
-            Some(Hello::Unacceptable(_)) => assert!((16..=28).contains(&used_for_hello)),
-            None => {}
-        }
-        if let (ServerHandshake::Native(machine), Err(_)) = (&mut machine, &transcript.outcome) {
-            assert_eq!(machine.wanted(), 0, "it was given up");
-            machine.reject(RejectCode::BadProof, Duration::ZERO);
-            let said = say(machine);
-            let knows = wire.len() >= PRELUDE_LEN && wire[..4] == *b"UNBR";
-            assert_eq!(!said.is_empty(), knows);
-            assert_eq!(machine.wanted(), 0);
-        }
-        (transcript, found, proved)
-    };
-    let (transcript, found, proved) = run(Pieces::WHOLE);
-    let again = run(pieces);
-    assert_eq!(again.0.said, transcript.said);
-    if !matches!(found, Some(Hello::Unacceptable(_))) {
-        // Behind what is not to be understood, more or less of it may have been read.
-        assert_eq!(again.0.outcome, transcript.outcome);
-    }
-    assert_eq!((again.1, again.2), (found, proved));
+    let run = |pieces| serve(wire, pieces, accepts_snet, security, choices);
+    let served = run(Pieces::WHOLE);
+    assert_eq!(run(pieces), served);
 
     match wire {
-        [] => assert_eq!(transcript.outcome, Ok(0)),
+        [] => assert_eq!(served.error, None),
         [0x55, ..] => {
-            assert_eq!(found, expected(wire));
             let magic = &b"UNBR"[..wire.len().min(4)];
             let wrong = &wire[..magic.len()] != magic;
-            assert_eq!(transcript.outcome == Err(HandshakeError::Magic), wrong);
-            let answered = found.is_some() && !transcript.said.is_empty();
-            assert!(transcript.said.is_empty() || answered);
+            assert_eq!(served.error == Some(HandshakeError::Magic), wrong);
+            assert_eq!(served.first, expected(wire, security));
         }
-        [0x00 | 0xff, ..] if accepts_snet => assert_eq!(found, None),
-        [first, ..] => {
-            let outcome = Err(HandshakeError::FirstByte(*first));
-            assert_eq!(transcript.outcome, outcome);
-        }
+        [0x00 | 0xff, ..] if accepts_snet => assert_eq!(served.first, First::Nothing),
+        [first, ..] => assert_eq!(served.error, Some(HandshakeError::FirstByte(*first))),
     }
-    if let (Some(Hello::Open { .. }), 0) = (found, choices[0] % 4) {
-        let right = wire.get(28..28 + CONFIRM_LEN) == Some(&confirm()[..]);
-        assert_eq!(proved, right.then_some(0));
-    } else {
-        // Fixed nonces can be answered by one who has the secret, and who is not here.
-        assert_eq!(proved, None);
-    }
+    let opens =
+        matches!(served.first, First::Hello(Hello::Open { .. })) && choices[0].is_multiple_of(4);
+    let right = opens
+        && security.pattern.is_none()
+        && wire.get(28..28 + CONFIRM_LEN) == Some(&confirm()[..]);
+    // What else could be proved takes the secret, or a record, which nobody here has.
+    assert_eq!(served.proved, right.then_some(0));
 }
 
 /// Whether what a client was answered is a REJECT, whole.
 fn is_reject(wire: &[u8]) -> bool {
-    wire.len() >= 10 && wire[..4] == [0x15, 0, 0, 6]
+    wire.len() >= REJECT_LEN && wire[..4] == REJECT
 }
 
-fn check_client(whole: &Transcript, again: &Transcript, wire: &[u8], reply: usize, first: u8) {
-    assert_eq!(again.said, whole.said);
-    match (&whole.outcome, &again.outcome) {
-        // What follows a REJECT is read or not.
-        (Ok(_), Ok(_)) if is_reject(wire) => {}
-        (whole, again) => assert_eq!(whole, again),
-    }
-    match wire {
-        [kind, ..] if *kind != first && *kind != 0x15 && wire.len() >= 4 => {
-            assert!(whole.outcome.is_err());
-        }
-        _ => {}
-    }
-    if let Ok(used) = whole.outcome {
-        assert!(used <= reply, "more than the answer was read");
+/// What of the wire may be a REJECT: all of it, or what follows a message of length 0.
+fn clear(wire: &[u8], security: Security) -> &[u8] {
+    match (security.pattern, wire) {
+        (None, wire) => wire,
+        (Some(_), [0, 0, wire @ ..]) => wire,
+        (Some(_), _) => &[],
     }
 }
 
 fn open(mut input: Unstructured<'_>) {
     let window = offset(&mut input);
+    let security = Security::draw(&mut input);
     let pieces = Pieces::draw(&mut input);
     let wire = rest(&mut input);
     let run = |pieces| {
-        let mut machine = ClientOpen::new(window);
-        let transcript = drive(&mut machine, wire, pieces, |_, _| {});
+        let mut machine = ClientOpen::new(window, security.client());
+        let transcript = drive(&mut machine, wire, pieces, |_, _| false);
         let opened = machine.opened();
         assert_eq!(opened.is_some(), machine.confirm().is_some());
         let fields = opened.map(|opened| {
@@ -224,13 +390,16 @@ fn open(mut input: Unstructured<'_>) {
             } = opened;
             (*id, *route, *window, *resume_window)
         });
-        (transcript, fields, machine.rejected())
+        let rejected = machine.rejected();
+        assert!(machine.take_records().is_none(), "nobody here can seal");
+        // What follows a REJECT may be read or not.
+        (transcript.said, transcript.outcome.err(), fields, rejected)
     };
-    let (transcript, opened, rejected) = run(Pieces::WHOLE);
-    let again = run(pieces);
-    check_client(&transcript, &again.0, wire, 68, 0x11);
-    assert_eq!((again.1, again.2), (opened, rejected));
-    let expected = (wire.len() >= 68 && wire[..4] == [0x11, 0, 0, 64]).then(|| {
+    let whole = run(Pieces::WHOLE);
+    assert_eq!(run(pieces), whole);
+    let (_, _, opened, rejected) = whole;
+    let named = security.pattern.is_none() && wire.len() >= 68 && wire[..4] == [0x11, 0, 0, 64];
+    let expected = named.then(|| {
         (
             wire[4..20].try_into().expect("16 bytes"),
             u32_at(wire, 52),
@@ -239,29 +408,32 @@ fn open(mut input: Unstructured<'_>) {
         )
     });
     assert_eq!(opened, expected);
-    assert_eq!(rejected.is_some(), is_reject(wire));
+    assert_eq!(rejected.is_some(), is_reject(clear(wire, security)));
 }
 
 fn resume(mut input: Unstructured<'_>) {
     let received = offset(&mut input);
+    let security = Security::draw(&mut input);
     let pieces = Pieces::draw(&mut input);
     let wire = rest(&mut input);
     let run = |pieces| {
-        let mut machine = client_resume(received);
-        let transcript = drive(&mut machine, wire, pieces, |_, _| {});
+        let mut machine = client_resume(received, security);
+        let transcript = drive(&mut machine, wire, pieces, |_, _| false);
         let answer = machine.answer();
         let resumed = matches!(answer, Some(Answer::Resumed { .. }));
         assert_eq!(resumed, machine.confirm(received).is_some());
-        (transcript, answer)
+        assert!(machine.take_records().is_none(), "nobody here can seal");
+        (transcript.said, transcript.outcome.err(), answer)
     };
-    let (transcript, answer) = run(Pieces::WHOLE);
-    let again = run(pieces);
-    check_client(&transcript, &again.0, wire, 60, 0x13);
-    assert_eq!(again.1, answer);
+    let whole = run(Pieces::WHOLE);
+    assert_eq!(run(pieces), whole);
+    let (_, _, answer) = whole;
+    let rejects = is_reject(clear(wire, security));
     // What a server that holds the secret answers, with the nonce and the count of the wire.
-    let right = wire.len() >= 60 && {
+    let right = security.pattern.is_none() && wire.len() >= 60 && {
         let mut server = native::ServerHandshake::new();
-        hear(&mut server, &say(&mut client_resume(received)), pieces).expect("it is right");
+        let request = say(&mut client_resume(received, security));
+        hear_first(&mut server, &request, pieces, security).expect("it is right");
         let nonce = wire[4..20].try_into().expect("16 bytes");
         server.resume(&secret(), nonce, u64_at(wire, 20));
         say(&mut server) == wire[..60]
@@ -271,93 +443,142 @@ fn resume(mut input: Unstructured<'_>) {
             assert!(right);
             assert_eq!(received, u64_at(wire, 20));
         }
-        Some(Answer::Rejected(_)) => assert!(is_reject(wire)),
-        None => assert!(!right && !is_reject(wire)),
+        Some(Answer::Rejected(_)) => assert!(rejects && security.pattern.is_none()),
+        Some(Answer::RejectedInTheClear(_)) => assert!(rejects && security.pattern.is_some()),
+        None => assert!(!right && !rejects),
     }
 }
 
-/// Both roles do right, and somebody in between changes what they say.
+/// Both roles do right, if not always with keys that fit, and somebody in between changes what they say.
 fn between(mut input: Unstructured<'_>) {
     let resumes = pick(&mut input, 2) == 1;
+    let security = Security::draw(&mut input);
+    let offered = match pick(&mut input, 4) {
+        0 => Security::draw(&mut input),
+        _ => security,
+    };
     let edits = Edits::draw(&mut input);
     let pieces = Pieces::draw(&mut input);
     let received = offset(&mut input);
     let switching = offset(&mut input);
-    let mut open = ClientOpen::new(received);
-    let mut resume = client_resume(received);
-    let mut server = ServerHandshake::new(false);
+    let mut open = ClientOpen::new(received, security.client());
+    let mut resume = client_resume(received, security);
+    let mut server = native::ServerHandshake::new();
 
     let client: &mut dyn Handshake = if resumes { &mut resume } else { &mut open };
     let sent = say(client);
     let mut first = sent.clone();
     edits.make(0, &mut first);
-    if hear(&mut server, &first, pieces).is_err() {
-        return assert_ne!(first, sent, "a client's first message is right");
-    }
-    let ServerHandshake::Native(mut server) = server else {
-        panic!("it has heard native's first byte");
-    };
-    match server.hello() {
-        Some(Hello::Open { window }) => {
-            assert_eq!(window, u64_at(&first, 20));
-            answer(&mut server, 0);
+    let fits = security.pattern == offered.pattern;
+    if let Err(error) = hear_first(&mut server, &first, pieces, offered) {
+        assert!(first != sent || !fits, "{error} though all was right");
+        server.reject(RejectCode::BadProof, Duration::ZERO);
+    } else {
+        match server.hello() {
+            Some(Hello::Unacceptable(code)) => {
+                assert_ne!(first, sent);
+                server.reject(code, Duration::ZERO);
+            }
+            Some(hello) => {
+                let binding = server.binding();
+                assert_eq!(binding.security, first[6]);
+                let shown = (first[6] == 4).then(keys::shown);
+                assert_eq!(binding.client_key, shown);
+                answer(&mut server, matches!(hello, Hello::Resume { .. }).into());
+            }
+            None => return assert_ne!(first, sent),
         }
-        Some(Hello::Resume { .. }) => answer(&mut server, 1),
-        Some(Hello::Unacceptable(code)) => {
-            assert_ne!(first, sent);
-            server.reject(code, Duration::ZERO);
-        }
-        None => return assert_ne!(first, sent),
     }
     let said = say(&mut server);
     let mut second = said.clone();
     edits.make(1, &mut second);
     let heard = hear(client, &second, pieces);
 
-    let confirm = if resumes {
-        resume.confirm(switching)
+    let (confirm, sealing) = if resumes {
+        (resume.confirm(switching), resume.take_records())
     } else {
-        open.confirm()
+        (open.confirm(), open.take_records())
     };
+    let opening = server.take_records();
     let Some(confirm) = confirm else {
         assert!(
-            first != sent || second != said,
+            first != sent || second != said || !fits,
             "nobody changed anything, and the client is not content: {heard:?}"
         );
         return;
     };
-    let mut third = confirm.to_vec();
-    edits.make(2, &mut third);
-    let proved = match hear(&mut server, &third, pieces) {
-        Ok(()) => server.proved(),
-        Err(_) => None,
-    };
-    // The prelude's route is for others, and with security none nothing vouches for it.
-    let route = first[..8] == sent[..8] && first[12..16] == sent[12..16];
-    if resumes {
-        assert!(route && first[16..] == sent[16..], "a request was changed");
-        assert_eq!(second, said, "an answer was changed");
-        assert_eq!(proved, (third == confirm).then_some(switching));
-    } else {
+    assert!(fits, "the client has taken what is not its security");
+    let received = if resumes { switching } else { 0 };
+    let Some(mut sealing) = sealing else {
+        let mut third = confirm.to_vec();
+        edits.make(2, &mut third);
+        let proved = match hear(&mut server, &third, pieces) {
+            Ok(_) => server.proved(),
+            Err(_) => None,
+        };
+        // The prelude's route is for others, and with security none nothing vouches for it.
+        let same = first[..8] == sent[..8] && first[12..] == sent[12..] && second == said;
         let named = second[..52] == said[..52];
-        assert_eq!(proved, (named && third == confirm).then_some(0));
+        assert!(same || !resumes, "the server has proved what it never saw");
+        let right = named && third == confirm;
+        assert_eq!(proved, right.then_some(received));
+        return;
+    };
+    assert_eq!((&first, &second), (&sent, &said), "it was sealed");
+    let mut opening = opening.expect("the client has the server's second message");
+    assert_eq!(opening.hash(), sealing.hash());
+    let mut record = vec![0; CONFIRM_LEN + TAG_LEN];
+    let len = sealing.seal(&confirm, &mut record).expect("it fits");
+    assert_eq!(len, record.len());
+    let mut third = record.clone();
+    edits.make(2, &mut third);
+    let mut plaintext = vec![0; third.len()];
+    match opening.open(&third, &mut plaintext) {
+        Ok(len) => {
+            assert_eq!(third, record, "it was sealed");
+            assert_eq!(plaintext[..len], confirm);
+            assert_eq!(
+                hear(&mut server, &plaintext[..len], pieces),
+                Ok(CONFIRM_LEN)
+            );
+            assert_eq!(server.proved(), Some(received));
+        }
+        Err(error) => {
+            assert_eq!(error, HandshakeError::Decrypt);
+            assert_ne!(third, record);
+        }
     }
 }
 
 fn misused(mut input: Unstructured<'_>) {
-    match pick(&mut input, 3) {
+    let role = pick(&mut input, 3);
+    let security = Security::draw(&mut input);
+    match role {
         0 => misuse(
             &mut native::ServerHandshake::new(),
             &mut input,
-            |machine, action, _| answer(machine, action),
+            |machine, action, _| match action % 8 {
+                0 | 1 => drop(machine.proceed(security.server())),
+                2 => drop(machine.take_records()),
+                3 => drop(machine.binding()),
+                action => answer(machine, action),
+            },
         ),
         1 => misuse(
-            &mut ClientOpen::new(1 << 16),
+            &mut ClientOpen::new(1 << 16, security.client()),
             &mut input,
-            |machine, _, _| assert!(machine.opened().is_none() || machine.rejected().is_none()),
+            |machine, _, _| {
+                machine.take_records();
+                assert!(machine.opened().is_none() || machine.rejected().is_none());
+            },
         ),
-        _ => misuse(&mut client_resume(3), &mut input, |machine, action, _| {
-            machine.confirm(action.into());
-        }),
+        _ => misuse(
+            &mut client_resume(3, security),
+            &mut input,
+            |machine, action, _| {
+                machine.confirm(action.into());
+                machine.take_records();
+            },
+        ),
     }
 }

@@ -7,17 +7,14 @@ use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use unbroken::{
     HandshakeError,
-    protocol::noise::{
-        ClientKeys, Initiator, Key, MAX_PLAINTEXT, Pattern, Records, Responder, ServerKeys, Suite,
-        TAG_LEN, public_key,
-    },
+    protocol::noise::{Initiator, MAX_PLAINTEXT, Pattern, Records, Responder, Suite, TAG_LEN},
 };
-use unbroken_fuzz::input::{byte, pick, rest, size};
+use unbroken_fuzz::{
+    input::{byte, pick, rest, size},
+    keys,
+};
 
 const PROLOGUE: &[u8] = b"UNBR prologue";
-const CLIENT: Key = [0x11; 32];
-const SERVER: Key = [0x22; 32];
-const PRESHARED: Key = [0x33; 32];
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
@@ -32,27 +29,13 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn initiator(pattern: Pattern, suite: Suite) -> Initiator {
-    let server = public_key(&SERVER);
-    let keys = match pattern {
-        Pattern::Nn => ClientKeys::Anonymous,
-        Pattern::NnPsk0 => ClientKeys::Preshared(&PRESHARED),
-        Pattern::Nk => ClientKeys::Server(&server),
-        Pattern::Ik => ClientKeys::Mutual {
-            private: &CLIENT,
-            server: &server,
-        },
-    };
-    Initiator::new(keys, suite, PROLOGUE, &[0x44; 32])
+    let [ephemeral, _] = keys::ephemeral();
+    Initiator::new(keys::client(pattern), suite, PROLOGUE, ephemeral)
 }
 
 fn responder(pattern: Pattern, suite: Suite) -> Responder {
-    let keys = match pattern {
-        Pattern::Nn => ServerKeys::Anonymous,
-        Pattern::NnPsk0 => ServerKeys::Preshared(&PRESHARED),
-        Pattern::Nk => ServerKeys::Private(&SERVER),
-        Pattern::Ik => ServerKeys::Mutual(&SERVER),
-    };
-    Responder::new(keys, suite, PROLOGUE, &[0x55; 32])
+    let [_, ephemeral] = keys::ephemeral();
+    Responder::new(keys::server(pattern), suite, PROLOGUE, ephemeral)
 }
 
 /// A server is told anything.

@@ -102,12 +102,13 @@ fn server(mut input: Unstructured<'_>, accepts_snet: bool) {
     };
     let run = |pieces| {
         let mut machine = ServerHandshake::new(accepts_snet);
+        let mut answered = false;
         let transcript = drive(&mut machine, wire, pieces, |machine, used| {
             let ServerHandshake::Snet(machine) = machine else {
-                return;
+                return false;
             };
             match machine.hello() {
-                None => return,
+                None => return false,
                 Some(Hello::Open(public)) => {
                     assert_eq!((used, wire[0]), (9, 0x00));
                     let expected = wire[1..9].try_into().expect("8 bytes");
@@ -129,6 +130,7 @@ fn server(mut input: Unstructured<'_>, accepts_snet: bool) {
                 }
             }
             answer(machine, choice, own);
+            !std::mem::replace(&mut answered, true)
         });
         let proved = matches!(&machine, ServerHandshake::Snet(machine) if machine.is_proved());
         (transcript, proved)
@@ -183,7 +185,7 @@ fn open(mut input: Unstructured<'_>) {
     for agreement in [known, private] {
         let run = |pieces| {
             let mut machine = ClientOpen::new(agreement());
-            let transcript = drive(&mut machine, wire, pieces, |_, _| {});
+            let transcript = drive(&mut machine, wire, pieces, |_, _| false);
             (transcript, machine.opened().map(|opened| opened.id))
         };
         let (transcript, id) = run(Pieces::WHOLE);
@@ -213,10 +215,12 @@ fn resume(mut input: Unstructured<'_>) {
         let mut machine = ClientResume::new(&session(), own);
         let mut confirmed = false;
         let transcript = drive(&mut machine, wire, pieces, |machine, _| {
-            if !confirmed && machine.reply().is_some() {
-                confirmed = true;
-                machine.confirm();
+            if confirmed || machine.reply().is_none() {
+                return false;
             }
+            confirmed = true;
+            machine.confirm();
+            true
         });
         (transcript, machine.reply())
     };
@@ -291,7 +295,7 @@ fn between(mut input: Unstructured<'_>) {
 
     let same = [first == sent, second[16..] == said[16..], third == confirm];
     if [first == sent, second == said, third == confirm] == [true; 3] {
-        assert_eq!(heard, Ok(()));
+        assert_eq!(heard, Ok(24));
         assert!(proved, "nobody changed anything");
         assert!(resumes || open.opened().is_some_and(|opened| opened.id == ID));
     } else if !same[1] || !same[2] {

@@ -5,8 +5,8 @@ use unbroken::{HandshakeError, protocol::Handshake};
 
 use crate::input::{Pieces, byte, pick};
 
-/// The most bytes one message of either protocol has: native's OPENED.
-pub const LONGEST: usize = 68;
+/// The most bytes one message of either protocol has: native's RESUME in a message of Noise IK, behind the prelude.
+pub const LONGEST: usize = 162;
 
 /// What a machine said and took.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,16 +19,16 @@ pub struct Transcript {
 
 /// Drives `machine` with what is on the `wire` until it needs no more, the wire is at its end, or something is wrong with it.
 ///
-/// `decide` is called with the number of bytes taken so far whenever the machine neither has anything to say nor wants anything.
+/// `decide` is called with the number of bytes taken so far whenever the machine neither has anything to say nor wants anything. It
+/// says whether it has done anything about that.
 pub fn drive<H: Handshake>(
     machine: &mut H,
     wire: &[u8],
     mut pieces: Pieces,
-    mut decide: impl FnMut(&mut H, usize),
+    mut decide: impl FnMut(&mut H, usize) -> bool,
 ) -> Transcript {
     let mut said = Vec::new();
     let mut used = 0;
-    let mut decided = false;
     loop {
         let out = machine.transmit();
         assert!(out.len() <= LONGEST, "more to say than a message is long");
@@ -38,7 +38,6 @@ pub fn drive<H: Handshake>(
             let count = pieces.next(out.len());
             said.extend(&out[..count]);
             machine.transmitted(count);
-            decided = false;
         } else if machine.wanted() > 0 {
             let count = pieces.next(machine.wanted().min(wire.len() - used));
             if count == 0 {
@@ -51,12 +50,8 @@ pub fn drive<H: Handshake>(
                 };
             }
             used += count;
-            decided = false;
-        } else if decided {
+        } else if !decide(machine, used) {
             break;
-        } else {
-            decide(machine, used);
-            decided = true;
         }
     }
     Transcript {
@@ -73,19 +68,19 @@ pub fn say(machine: &mut (impl Handshake + ?Sized)) -> Vec<u8> {
     said
 }
 
-/// Hands `message` over, in these pieces; the machine takes all of it or finds something wrong.
+/// Hands `message` over, in these pieces, until the machine wants no more or finds something wrong. Returns how much it took.
 pub fn hear(
     machine: &mut (impl Handshake + ?Sized),
     message: &[u8],
     mut pieces: Pieces,
-) -> Result<(), HandshakeError> {
-    let mut rest = message;
-    while !rest.is_empty() && machine.wanted() > 0 {
-        let count = pieces.next(machine.wanted().min(rest.len()));
-        machine.receive(&rest[..count])?;
-        rest = &rest[count..];
+) -> Result<usize, HandshakeError> {
+    let mut used = 0;
+    while used < message.len() && machine.wanted() > 0 {
+        let count = pieces.next(machine.wanted().min(message.len() - used));
+        machine.receive(&message[used..used + count])?;
+        used += count;
     }
-    Ok(())
+    Ok(used)
 }
 
 /// Bytes that somebody changes on their way: which message, which byte of it, and how.

@@ -119,28 +119,72 @@ fn native_handshake(seeds: &Seeds, examples: &BTreeMap<String, Vec<u8>>) -> io::
         for (how, pieces) in PIECES {
             let choice = u8::from(!name.starts_with("open"));
             let head: &[u8] = match (name.ends_with("client"), choice) {
-                (true, _) => &[0, choice, 3],
-                (false, 0) => &[2, 200],
-                (false, _) => &[3, 7],
+                (true, _) => &[0, choice, 3, 0],
+                (false, 0) => &[2, 200, 0],
+                (false, _) => &[3, 7, 0],
             };
             seeds.write(target, &format!("{name}-{how}"), &[head, &pieces, wire])?;
         }
     }
-    for resumes in 0..2 {
-        for edit in 0..3 {
-            let name = format!("between-{resumes}-{edit}");
-            let parts: [&[u8]; 3] = [&[4, resumes, 1, edit, 9, 1], &PIECES[1].1, &[5, 6]];
-            seeds.write(target, &name, &parts)?;
+    // In the clear, where a security was asked for.
+    let rejected = &examples["not-offered-server"];
+    seeds.write(
+        target,
+        "open-nk-rejected",
+        &[&[2, 200, 3], &PIECES[1].1, rejected],
+    )?;
+    seeds.write(
+        target,
+        "resume-nn-rejected",
+        &[&[3, 7, 1], &PIECES[1].1, rejected],
+    )?;
+    for security in 1..=2 * Pattern::ALL.len() as u8 + 1 {
+        // With a key that is nobody's, and a frame that is in the clear with NN.
+        for (kind, frame) in [
+            ("open", &examples["open-client"][16..28]),
+            ("resume", &examples["resume-client"][16..64]),
+        ] {
+            let Some(pattern) = usize::from(security % 5).checked_sub(1) else {
+                continue;
+            };
+            let suite = 1 + security / 5 % 2;
+            let resumes = u8::from(kind == "resume");
+            let prelude = [b"UNBR\x01", &[resumes, security % 5, suite][..], &[0; 8]].concat();
+            let len = Pattern::ALL[pattern].first_len(frame.len());
+            let mut message = vec![0; len];
+            message[..32].fill(9);
+            message[len - frame.len()..].copy_from_slice(frame);
+            let head = [0, resumes, 3, security];
+            let parts: [&[u8]; 5] = [&head, &PIECES[1].1, &prelude, &[0, len as u8], &message];
+            seeds.write(target, &format!("{kind}-{security}"), &parts)?;
         }
-        let parts: [&[u8]; 3] = [&[4, resumes, 0], &PIECES[1].1, &[5, 6]];
-        seeds.write(target, &format!("between-{resumes}"), &parts)?;
+        for resumes in 0..2 {
+            for edit in 0..3 {
+                let name = format!("between-{resumes}-{security}-{edit}");
+                let head = [4, resumes, security, 1, 1, edit, 9, 1];
+                seeds.write(target, &name, &[&head, &PIECES[1].1, &[5, 6]])?;
+            }
+            let name = format!("between-{resumes}-{security}");
+            let head = [4, resumes, security, 1, 0];
+            seeds.write(target, &name, &[&head, &PIECES[1].1, &[5, 6]])?;
+        }
+    }
+    for resumes in 0..2 {
+        let head = [4, resumes, 0, 1, 0];
+        let name = format!("between-{resumes}-0");
+        seeds.write(target, &name, &[&head, &PIECES[1].1, &[5, 6]])?;
+        // A server that offers something else.
+        let head = [4, resumes, 3, 0, 4, 0];
+        let name = format!("between-{resumes}-other");
+        seeds.write(target, &name, &[&head, &PIECES[1].1, &[5, 6]])?;
     }
     let open = &examples["open-client"];
-    let misused: [&[u8]; 4] = [
-        &[5, 0, 0, 28],
+    let misused: [&[u8]; 5] = [
+        &[5, 0, 0, 0, 28],
         &open[..28],
-        &[128, 64, 200, 0, 44],
+        &[128, 132, 64, 200, 0, 44],
         &open[28..72],
+        &[135, 64, 255, 134],
     ];
     seeds.write(target, "misused", &misused)
 }

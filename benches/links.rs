@@ -26,10 +26,7 @@ use tokio_rustls::{
     },
 };
 use tower::{ServiceExt, service_fn};
-use unbroken::{
-    Accepted, Acceptor, BoxError, Config, Connector, NoiseLink,
-    protocol::noise::{ClientKeys, ServerKeys, Suite},
-};
+use unbroken::{Accepted, Acceptor, BoxError, Config, Connector, NoiseLink, Security, Suite};
 
 /// Bytes that are written, or read, at a time.
 const BULK: usize = 64 * 1024;
@@ -58,8 +55,20 @@ fn kinds() -> Vec<(&'static str, Kind)> {
         ("tokio-rustls", Kind::Tls),
         ("Noise AES-GCM", Kind::Noise(Suite::AesGcm)),
         ("Noise ChaCha20", Kind::Noise(Suite::ChaChaPoly)),
-        ("session, none", Kind::Session(Config::new())),
+        ("session, none", session(Security::none())),
+        (
+            "session, AES-GCM",
+            session(Security::anonymous().suite(Suite::AesGcm)),
+        ),
+        (
+            "session, ChaCha20",
+            session(Security::anonymous().suite(Suite::ChaChaPoly)),
+        ),
     ]
+}
+
+fn session(security: Security) -> Kind {
+    Kind::Session(Config::new().security(security))
 }
 
 static TLS: LazyLock<(TlsConnector, TlsAcceptor)> = LazyLock::new(|| {
@@ -88,7 +97,7 @@ async fn client(kind: Kind, tcp: TcpStream) -> Result<BoxStream, BoxError> {
             Box::new(TLS.0.connect(name, tcp).await?)
         }
         Kind::Noise(suite) => {
-            Box::new(NoiseLink::connect(tcp, ClientKeys::Preshared(&KEY), suite).await?)
+            Box::new(NoiseLink::connect(tcp, &Security::psk(KEY).suite(suite)).await?)
         }
         Kind::Session(config) => {
             let tcp = Arc::new(std::sync::Mutex::new(Some(tcp)));
@@ -106,7 +115,8 @@ async fn server(kind: Kind, tcp: TcpStream) -> Result<BoxStream, BoxError> {
         Kind::Tcp => Box::new(tcp),
         Kind::Tls => Box::new(TLS.1.accept(tcp).await?),
         Kind::Noise(_) => {
-            let accepting = NoiseLink::accept(tcp, ServerKeys::Preshared(&KEY));
+            let security = Security::psk(KEY);
+            let accepting = NoiseLink::accept(tcp, &security);
             Box::new(accepting.await?.0)
         }
         Kind::Session(config) => match Acceptor::new(config).accept(tcp).await? {

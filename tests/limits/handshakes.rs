@@ -7,7 +7,13 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use unbroken::{Config, Connector, Error, Limit, ResumableTransport, protocol::Handshake};
+use unbroken::{
+    Config, Connector, Error, Limit, ResumableTransport,
+    protocol::{
+        Handshake,
+        native::{ClientOpen, ClientProtection},
+    },
+};
 
 use super::{
     addr,
@@ -28,7 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 fn first_message(protocol: Protocol) -> Vec<u8> {
     match protocol {
         Protocol::Snet => raw_peer::client_open().transmit().to_vec(),
-        Protocol::Native => unbroken::protocol::native::ClientOpen::new(1)
+        Protocol::Native => ClientOpen::new(1, ClientProtection::None)
             .transmit()
             .to_vec(),
     }
@@ -116,7 +122,11 @@ async fn a_thousand_stuck_handshakes_cost_none_of_ten_thousand_resumes(protocol:
         let took = began.elapsed();
         // Noticed at once, or within the keeper's grace; then a handshake and the first acknowledgements.
         assert!(took < 6 * trip + Duration::from_millis(50), "{took:?}");
-        assert_eq!(net.dials().len() - dials, SESSIONS.into(), "dialled twice");
+        assert_eq!(
+            net.dials().len() - dials,
+            usize::from(SESSIONS),
+            "dialled twice"
+        );
         sleep(Duration::from_millis(600)).await;
     }
     for (client, server) in &mut sessions {

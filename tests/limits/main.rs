@@ -15,6 +15,8 @@ mod memory_net;
 mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
+#[path = "../support/setup_clear.rs"]
+mod setup;
 
 mod handshakes;
 #[cfg(feature = "noise")]

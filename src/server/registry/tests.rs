@@ -57,7 +57,14 @@ fn addr((number, _): Who) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, rand::random()))
 }
 
-fn key((_, number): Who) -> Option<ClientKey> {
+fn peer(who: Who) -> Peer {
+    Peer {
+        addr: addr(who),
+        key: key(who),
+    }
+}
+
+fn key((_, number): Who) -> Option<[u8; 32]> {
     Some([number?; 32])
 }
 
@@ -86,7 +93,7 @@ impl Model {
     }
 
     /// How many sessions each has who has any.
-    fn counts(&self) -> (HashMap<Source, usize>, HashMap<ClientKey, usize>) {
+    fn counts(&self) -> (HashMap<Source, usize>, HashMap<[u8; 32], usize>) {
         let mut counts = (HashMap::new(), HashMap::new());
         for (who, _) in &self.running {
             if let Some(addr) = addr(*who) {
@@ -106,16 +113,19 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         .max_sessions(MOST)
         .max_sessions_per_address(MOST_PER_ADDRESS)
         .max_sessions_per_identity(MOST_PER_IDENTITY);
-    let registry = Arc::new(Registry::new(config.validate().expect("it can be used")));
+    let registry = Arc::new(Registry::new(
+        config.validate(Role::Server).expect("it can be used"),
+    ));
     let mut model = Model::default();
     for step in steps {
         match step {
             Step::Open(who) => {
-                let room = registry.check_open(addr(who), key(who));
+                let room = registry.check_open(peer(who));
                 prop_assert_eq!(room, model.check_room(who));
                 if room.is_ok() {
                     let id = registry.draw_native_id().expect("random numbers");
                     let named = Named::Native {
+                        binding: Binding::NONE,
                         secret: SessionSecret::new([1; 32]),
                         peer_window: 1,
                     };
@@ -128,7 +138,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let which = which % model.named.len();
                 let (id, since) = model.named[which];
                 let is_forgotten = since + WINDOW <= now();
-                match registry.prove(id, addr(who), key(who)) {
+                match registry.prove(id, peer(who)) {
                     Ok(Proved::Opened(entry)) => {
                         prop_assert_eq!(model.check_room(who), Ok(()));
                         model.named.remove(which);
@@ -142,10 +152,10 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::ProveAgain(which, who) if !model.running.is_empty() => {
                 let (_, entry) = &model.running[which % model.running.len()];
-                let proved = registry.prove(entry.session().id(), addr(who), key(who));
+                let proved = registry.prove(entry.session().id(), peer(who));
                 prop_assert!(matches!(proved, Ok(Proved::Running(_))));
                 if let Some(id) = model.ended.last() {
-                    let proved = registry.prove(*id, addr(who), key(who));
+                    let proved = registry.prove(*id, peer(who));
                     prop_assert!(!matches!(
                         proved,
                         Ok(Proved::Opened(_) | Proved::Running(_))

@@ -1,8 +1,8 @@
 //! What Noise and sessions cost on loopback TCP, beside TCP itself and TLS: bulk one way in writes of 64 KiB, and the round trip of an
 //! echo of 64 bytes; both ends on one thread, and each on its own.
 //!
-//! `cargo bench --bench links -- --runs N --secs S --only NAME`: how often everything is measured, in turns, how long each time, and
-//! only kinds whose name contains that, and what they are compared with.
+//! `cargo bench --bench links -- --runs N --secs S --only NAME --load LOAD`: how often everything is measured, in turns, how long each
+//! time; only kinds whose name contains that, and what they are compared with; only bulk, or only echo.
 
 use std::{
     io,
@@ -45,7 +45,7 @@ enum Kind {
     Tcp,
     Tls,
     Noise(Suite),
-    Session(Config),
+    Session(Box<Config>),
 }
 
 /// All that is measured. The first two are what the others are compared with.
@@ -68,7 +68,7 @@ fn kinds() -> Vec<(&'static str, Kind)> {
 }
 
 fn session(security: Security) -> Kind {
-    Kind::Session(Config::new().security(security))
+    Kind::Session(Box::new(Config::new().security(security)))
 }
 
 static TLS: LazyLock<(TlsConnector, TlsAcceptor)> = LazyLock::new(|| {
@@ -105,7 +105,7 @@ async fn client(kind: Kind, tcp: TcpStream) -> Result<BoxStream, BoxError> {
                 let tcp = tcp.lock().expect("nothing panics under it").take();
                 async move { tcp.ok_or(io::Error::from(io::ErrorKind::NotConnected)) }
             });
-            Box::new(Connector::new(dial, config).oneshot(()).await?)
+            Box::new(Connector::new(dial, *config).oneshot(()).await?)
         }
     })
 }
@@ -119,7 +119,7 @@ async fn server(kind: Kind, tcp: TcpStream) -> Result<BoxStream, BoxError> {
             let accepting = NoiseLink::accept(tcp, &security);
             Box::new(accepting.await?.0)
         }
-        Kind::Session(config) => match Acceptor::new(config).accept(tcp).await? {
+        Kind::Session(config) => match Acceptor::new(*config).accept(tcp).await? {
             Accepted::New(transport) => Box::new(transport),
             Accepted::Resumed(_) => return Err("no session was opened before".into()),
         },
@@ -258,16 +258,11 @@ fn row(name: &str, figure: usize, of: &[Figures], tcp: &[Figures], tls: &[Figure
     );
 }
 
-fn run(runs: usize, lasts: Duration, only: &str) -> Result<(), BoxError> {
+fn run(runs: usize, lasts: Duration, only: &str, loads: &[Load]) -> Result<(), BoxError> {
     let mut kinds = kinds();
     let compared = kinds.split_off(2);
     kinds.extend(compared.into_iter().filter(|(name, _)| name.contains(only)));
-    for (load, threads) in [
-        (Load::Bulk, 1),
-        (Load::Bulk, 2),
-        (Load::Echo, 1),
-        (Load::Echo, 2),
-    ] {
+    for (load, threads) in loads.iter().flat_map(|load| [(*load, 1), (*load, 2)]) {
         let mut figures = vec![Vec::new(); kinds.len()];
         for _ in 0..runs {
             for ((_, kind), figures) in kinds.iter().zip(&mut figures) {
@@ -301,11 +296,17 @@ fn main() -> ExitCode {
     let runs = option("--runs").map_or(Ok(5), |runs| runs.parse());
     let secs = option("--secs").map_or(Ok(0.4), |secs| secs.parse());
     let only = option("--only").map_or("", String::as_str);
-    let (Ok(runs), Ok(secs)) = (runs, secs) else {
-        eprintln!("--runs takes a number, --secs one of seconds");
+    let loads = match option("--load").map(String::as_str) {
+        None => Ok(&[Load::Bulk, Load::Echo][..]),
+        Some("bulk") => Ok(&[Load::Bulk][..]),
+        Some("echo") => Ok(&[Load::Echo][..]),
+        Some(_) => Err(()),
+    };
+    let (Ok(runs), Ok(secs), Ok(loads)) = (runs, secs, loads) else {
+        eprintln!("--runs takes a number, --secs one of seconds, --load bulk or echo");
         return ExitCode::FAILURE;
     };
-    match run(1.max(runs), Duration::from_secs_f64(secs), only) {
+    match run(1.max(runs), Duration::from_secs_f64(secs), only, loads) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

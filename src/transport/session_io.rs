@@ -104,6 +104,8 @@ pub(super) struct SessionIo {
     /// How many bytes had been sent and received when something was last due.
     carried: u64,
     memory: Memory,
+    /// Whether that was as many as the time before.
+    idle: bool,
 }
 
 /// What the keeper is to do about a session's link.
@@ -144,6 +146,7 @@ impl SessionIo {
             seen: LinkState::Connected,
             keeper_comes: None,
             carried: 0,
+            idle: false,
         };
         io.seen = io.state();
         io
@@ -308,6 +311,7 @@ impl SessionIo {
                 return Poll::Ready((attached.id, result));
             }
         }
+        self.release_idle();
         Poll::Pending
     }
 
@@ -570,19 +574,19 @@ impl SessionIo {
         }
         self.finish(fx);
         if is_due {
-            self.release();
+            let stats = self.session.stats();
+            let carried = stats.sent.wrapping_add(stats.received);
+            self.idle = std::mem::replace(&mut self.carried, carried) == carried;
+            self.release_idle();
         }
         self.record();
         self.keeper_comes = self.poll_timeout();
         (self.need(), self.keeper_comes)
     }
 
-    /// Has the links give memory back if no byte of the stream has come or gone since something was last due: an idle link is pinged
-    /// again and again, or asked for a sign of life.
-    fn release(&mut self) {
-        let stats = self.session.stats();
-        let carried = stats.sent.wrapping_add(stats.received);
-        if std::mem::replace(&mut self.carried, carried) == carried {
+    /// Has the links give memory back if they are pinged at most.
+    fn release_idle(&mut self) {
+        if self.idle {
             for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
                 attached.link.release();
             }

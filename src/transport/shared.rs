@@ -1,6 +1,8 @@
 //! What the transport, its handles, its keeper and whoever attaches links have in common.
 
 mod resuming;
+#[cfg(all(test, feature = "noise"))]
+mod tests;
 
 use std::{
     net::SocketAddr,

@@ -56,7 +56,7 @@ impl Memory {
 
 impl SessionIo {
     /// Bytes that are allocated for the session, links included that the crate makes itself.
-    pub(super) fn buffered(&self) -> usize {
+    pub(in crate::transport) fn buffered(&self) -> usize {
         let links = [&self.link, &self.previous].into_iter().flatten();
         let links: usize = links.map(|attached| attached.link.allocated()).sum();
         self.session.allocated() + links

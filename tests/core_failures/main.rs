@@ -15,6 +15,8 @@ mod core_noise;
 mod core_pair;
 #[path = "../support/core_scripted.rs"]
 mod core_scripted;
+#[path = "../support/core_shield.rs"]
+mod core_shield;
 #[path = "../support/core_snet.rs"]
 mod core_snet;
 

@@ -11,6 +11,8 @@ mod core_native_server;
 mod core_pair;
 #[path = "../support/core_scripted.rs"]
 mod core_scripted;
+#[path = "../support/core_shield.rs"]
+mod core_shield;
 
 mod credit;
 mod endings;

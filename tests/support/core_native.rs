@@ -9,8 +9,7 @@ use unbroken::{
     protocol::{
         Handshake, Role, Session, Stats,
         native::{
-            Answer, Binding, ClientOpen, ClientProtection, ClientResume, Identity, MAX_DATA,
-            NativeSession, Nonce, Settings,
+            Answer, ClientOpen, ClientResume, Identity, MAX_DATA, NativeSession, Nonce, Settings,
         },
     },
 };
@@ -19,6 +18,7 @@ use crate::{
     core_carried::Carried,
     core_native_server::NativeServer,
     core_pair::{ClientEnd, End, Limits, Protocol},
+    core_shield::{Sealed, Shield, records},
 };
 
 /// native, with the client's window and the server's.
@@ -29,6 +29,8 @@ pub(crate) struct Native {
     pub(crate) direct: bool,
     /// How long the last word is waited for, among other things.
     pub(crate) linger: Duration,
+    /// What protects the links.
+    pub(crate) shield: Shield,
 }
 
 impl Native {
@@ -38,6 +40,7 @@ impl Native {
             windows,
             direct: false,
             linger: Duration::from_secs(60),
+            shield: Shield::None,
         }
     }
 }
@@ -45,9 +48,15 @@ impl Native {
 impl Protocol for Native {
     type Client = NativeClient;
     type Server = NativeServer;
-    const NAMED_AFTER: usize = 68;
-    const ANSWERED_AFTER: usize = 60;
     const ENDS: bool = true;
+
+    fn named_after(&self) -> usize {
+        self.shield.answer_len(68)
+    }
+
+    fn answered_after(&self) -> usize {
+        self.shield.answer_len(60)
+    }
 
     fn ends(&self, limits: Limits, _now: Instant) -> (NativeClient, NativeServer) {
         let [client, server] = self.windows.map(|window| Settings {
@@ -55,8 +64,8 @@ impl Protocol for Native {
             ..settings(window, limits.resume_window)
         });
         (
-            NativeClient::new(client, self.direct),
-            NativeServer::new(server, self.direct),
+            NativeClient::new(client, self.direct, self.shield),
+            NativeServer::new(server, self.direct, self.shield),
         )
     }
 }
@@ -115,6 +124,8 @@ pub(crate) struct NativeClient {
     settings: Settings,
     numbers: Numbers,
     direct: bool,
+    shield: Shield,
+    sealed: Sealed,
     pub(crate) carried: Option<Carried>,
     attempt: Option<Attempt>,
     /// Why the server would not go on.
@@ -124,11 +135,13 @@ pub(crate) struct NativeClient {
 }
 
 impl NativeClient {
-    fn new(settings: Settings, direct: bool) -> Self {
+    fn new(settings: Settings, direct: bool, shield: Shield) -> Self {
         Self {
             settings,
             numbers: Numbers(1 << 32),
             direct,
+            shield,
+            sealed: Sealed::new(shield),
             carried: None,
             attempt: None,
             rejections: Vec::new(),
@@ -187,18 +200,19 @@ impl NativeClient {
 
     fn resume(&mut self, link: usize, now: Instant) {
         let nonce: Nonce = self.numbers.draw();
+        let protection = self.shield.for_client(self.numbers.draw());
         let Some(carried) = &mut self.carried else {
             let window = self.settings.window as u64;
             self.attempt = Some(Attempt {
                 link,
-                machine: Machine::Open(ClientOpen::new(window, ClientProtection::None)),
+                machine: Machine::Open(ClientOpen::new(window, protection)),
                 until: now + self.settings.handshake_timeout,
             });
             return;
         };
         self.attempt = carried
             .session
-            .resume(nonce, ClientProtection::None)
+            .resume(nonce, protection)
             .map(|resume| Attempt {
                 link,
                 machine: Machine::Resume(resume),
@@ -217,10 +231,18 @@ impl End for NativeClient {
             };
             self.attach(now);
         }
-        if let Some(carried) = &mut self.carried {
+        let Some(carried) = &mut self.carried else {
+            return said;
+        };
+        if !self.sealed.holds(link) {
             said.extend(carried.transmit(link, most - said.len(), now));
+            return said;
         }
-        said
+        assert!(said.is_empty(), "the handshake has said all there is");
+        self.sealed.transmit(link, most, |most| {
+            let said = carried.transmit(link, most, now);
+            (said, carried.has_ended(link))
+        })
     }
 
     fn wanted(&self, link: usize) -> usize {
@@ -236,9 +258,18 @@ impl End for NativeClient {
 
     fn receive(&mut self, link: usize, bytes: &mut [u8], now: Instant) {
         let (settings, direct) = (self.settings.clone(), self.direct);
-        let Some(attempt) = self.attempt_on(link) else {
+        let attempt = self.attempt.as_mut();
+        let Some(attempt) = attempt.filter(|attempt| attempt.link == link) else {
             let carried = self.carried.as_mut().expect("it is open");
-            carried.receive(link, bytes, now);
+            if !self.sealed.holds(link) {
+                carried.receive(link, bytes, now);
+                return;
+            }
+            let opened = self.sealed.open(link, bytes);
+            let mut opened = opened.expect("the server seals right");
+            if !opened.is_empty() {
+                carried.receive(link, &mut opened, now);
+            }
             return;
         };
         let rejected = match &mut attempt.machine {
@@ -246,14 +277,16 @@ impl End for NativeClient {
                 open.receive(bytes).expect("the server is right");
                 if let Some(opened) = open.opened() {
                     let window = settings.window;
+                    let binding = self.shield.for_client([0; 32]).binding();
                     let identity = Identity {
                         id: opened.id,
                         secret: opened.secret.clone(),
-                        binding: Binding::NONE,
+                        binding,
                         route: opened.route,
                         peer_window: opened.window,
                     };
                     let session = NativeSession::new(Role::Client, identity, settings, now);
+                    self.sealed.put(link, records!(open));
                     self.carried = Some(Carried::new(session, window, direct));
                     return;
                 }
@@ -263,7 +296,11 @@ impl End for NativeClient {
                 resume.receive(bytes).expect("the server is right");
                 match resume.answer() {
                     Some(Answer::Rejected(reject)) => Some(reject),
-                    Some(Answer::Resumed { .. }) | None => None,
+                    Some(Answer::Resumed { .. }) => {
+                        self.sealed.put(link, records!(resume));
+                        None
+                    }
+                    None => None,
                     Some(Answer::RejectedInTheClear(reject)) => panic!("nobody says {reject:?}"),
                 }
             }
@@ -326,9 +363,8 @@ impl End for NativeClient {
     }
 
     fn has_ended(&self, link: usize) -> bool {
-        self.carried
-            .as_ref()
-            .is_some_and(|carried| carried.has_ended(link))
+        let carried = self.carried.as_ref();
+        carried.is_some_and(|carried| carried.has_ended(link)) && self.sealed.has_ended(link)
     }
 
     fn set_window(&mut self, bytes: usize, now: Instant) {

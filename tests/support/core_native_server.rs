@@ -13,7 +13,7 @@ use unbroken::{
         Handshake, Role, Session, Stats,
         native::{
             Binding, Ended, Hello, Id, Identity, NativeSession, Opened, ServerHandshake,
-            ServerProtection, SessionSecret, Settings, Tombstone,
+            SessionSecret, Settings, Tombstone,
         },
     },
 };
@@ -22,12 +22,14 @@ use crate::{
     core_carried::Carried,
     core_native::{Numbers, say},
     core_pair::{End, ServerEnd},
+    core_shield::{Sealed, Shield, records},
 };
 
 /// What the server has told a client that has not proved itself.
 #[derive(Clone)]
 pub(crate) struct Named {
     secret: SessionSecret,
+    binding: Binding,
     peer_window: u64,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct NativeServer {
     settings: Settings,
     numbers: Numbers,
     direct: bool,
+    shield: Shield,
+    sealed: Sealed,
     pub(crate) sessions: BTreeMap<Id, Entry>,
     pub(crate) unproved: BTreeMap<Id, Named>,
     pub(crate) ended: BTreeMap<Id, Tombstone>,
@@ -72,11 +76,13 @@ pub(crate) struct NativeServer {
 }
 
 impl NativeServer {
-    pub(crate) fn new(settings: Settings, direct: bool) -> Self {
+    pub(crate) fn new(settings: Settings, direct: bool, shield: Shield) -> Self {
         Self {
             settings,
             numbers: Numbers(1 << 33),
             direct,
+            shield,
+            sealed: Sealed::new(shield),
             sessions: BTreeMap::new(),
             unproved: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -131,11 +137,13 @@ impl NativeServer {
     }
 
     /// Whether a session may be resumed, and what is said of it if so. Nothing the client said is believed yet.
-    fn consider(&self, id: Id, attempt: u32) -> Verdict {
+    fn consider(&self, id: Id, attempt: u32, binding: Binding) -> Verdict {
         if attempt == 0 {
             return Verdict::Rejected(RejectCode::Stale);
         }
+        const DENIED: Verdict = Verdict::Rejected(RejectCode::NotAuthorised);
         let remembered = |tombstone: &Tombstone| match tombstone.end {
+            _ if tombstone.binding != binding => DENIED,
             Ended::Rejected(code) => Verdict::Rejected(code),
             Ended::Reset(_) if Some(attempt) <= tombstone.last => {
                 Verdict::Rejected(RejectCode::Stale)
@@ -146,6 +154,7 @@ impl NativeServer {
             let session = &entry.carried.session;
             return match session.tombstone() {
                 Some(tombstone) => remembered(&tombstone),
+                None if session.identity().binding != binding => DENIED,
                 None => match session.answer(attempt) {
                     Ok(received) => Verdict::Granted(session.identity().secret.clone(), received),
                     Err(ResumeError::Stale) => Verdict::Rejected(RejectCode::Stale),
@@ -154,6 +163,9 @@ impl NativeServer {
             };
         }
         if let Some(named) = self.unproved.get(&id) {
+            if named.binding != binding {
+                return DENIED;
+            }
             return Verdict::Granted(named.secret.clone(), 0);
         }
         match self.ended.get(&id) {
@@ -164,7 +176,8 @@ impl NativeServer {
 
     /// A client has said what it wants.
     fn answer(&mut self, link: usize, now: Instant) {
-        let hello = self.handshakes[&link].machine.hello();
+        let machine = &self.handshakes[&link].machine;
+        let (hello, binding) = (machine.hello(), machine.binding());
         match hello {
             None => {}
             Some(Hello::Open { window }) => {
@@ -177,6 +190,7 @@ impl NativeServer {
                 };
                 let named = Named {
                     secret: opened.secret.clone(),
+                    binding,
                     peer_window: window,
                 };
                 self.unproved.insert(opened.id, named);
@@ -184,7 +198,7 @@ impl NativeServer {
                 shaking.machine.open(&opened);
                 shaking.pending = Some((opened.id, 0));
             }
-            Some(Hello::Resume { id, attempt, .. }) => match self.consider(id, attempt) {
+            Some(Hello::Resume { id, attempt, .. }) => match self.consider(id, attempt, binding) {
                 Verdict::Granted(secret, received) => {
                     let nonce = self.numbers.draw();
                     let shaking = self.shaking(link);
@@ -264,7 +278,7 @@ impl NativeServer {
             let identity = Identity {
                 id,
                 secret: named.secret,
-                binding: Binding::NONE,
+                binding: named.binding,
                 route: 7,
                 peer_window: named.peer_window,
             };
@@ -285,12 +299,64 @@ impl NativeServer {
     }
 }
 
+impl NativeServer {
+    /// Takes in what a client has said, not more than is wanted.
+    fn take_in(&mut self, link: usize, bytes: &mut [u8], now: Instant) {
+        let Some(shaking) = self.handshakes.get_mut(&link) else {
+            let entry = self.on_mut(link).expect("something is wanted of this link");
+            return entry.carried.receive(link, bytes, now);
+        };
+        if shaking.discards_until.is_some() {
+            return;
+        }
+        let machine = &mut shaking.machine;
+        let mut taken = machine.receive(bytes);
+        if machine.prelude().is_some() {
+            let protection = self.shield.for_server(self.numbers.draw());
+            taken = taken.and_then(|()| machine.proceed(protection));
+        }
+        match taken {
+            Ok(()) => match machine.proved() {
+                Some(confirmed) => self.prove(link, confirmed, now),
+                None => self.answer(link, now),
+            },
+            Err(HandshakeError::Proof) => self.reject(link, RejectCode::BadProof, now),
+            Err(HandshakeError::Security) => {
+                self.reject(link, RejectCode::SecurityNotOffered, now);
+            }
+            Err(HandshakeError::Decrypt) => self.reject(link, RejectCode::NotAuthorised, now),
+            Err(_) => {
+                self.handshakes.remove(&link);
+            }
+        }
+    }
+}
+
 impl End for NativeServer {
     fn transmit(&mut self, link: usize, most: usize, now: Instant) -> Vec<u8> {
         if let Some(shaking) = self.handshakes.get_mut(&link) {
-            return say(&mut shaking.machine, most);
+            let machine = &mut shaking.machine;
+            let last = shaking.discards_until.is_some();
+            if self.sealed.holds(link) {
+                return self.sealed.transmit(link, most, |most| {
+                    let said = say(machine, most);
+                    (said, last && machine.transmit().is_empty())
+                });
+            }
+            let said = say(machine, most);
+            if machine.transmit().is_empty() && !last {
+                self.sealed.put(link, records!(machine));
+            }
+            return said;
         }
-        let said = match self.on_mut(link) {
+        let mut entries = self.sessions.values_mut();
+        let said = match entries.find(|entry| entry.carried.holds(link)) {
+            Some(Entry { carried, .. }) if self.sealed.holds(link) => {
+                self.sealed.transmit(link, most, |most| {
+                    let said = carried.transmit(link, most, now);
+                    (said, carried.has_ended(link))
+                })
+            }
             Some(entry) => entry.carried.transmit(link, most, now),
             None => Vec::new(),
         };
@@ -301,6 +367,7 @@ impl End for NativeServer {
     fn wanted(&self, link: usize) -> usize {
         match self.handshakes.get(&link) {
             Some(shaking) if shaking.discards_until.is_some() => usize::MAX,
+            Some(shaking) if shaking.machine.wanted() > 0 && self.sealed.holds(link) => usize::MAX,
             Some(shaking) => shaking.machine.wanted(),
             None => self
                 .on(link)
@@ -309,28 +376,27 @@ impl End for NativeServer {
     }
 
     fn receive(&mut self, link: usize, bytes: &mut [u8], now: Instant) {
-        if let Some(shaking) = self.handshakes.get_mut(&link) {
-            if shaking.discards_until.is_some() {
-                return;
-            }
-            let machine = &mut shaking.machine;
-            let taken = machine.receive(bytes);
-            match taken.and_then(|()| machine.proceed(ServerProtection::None)) {
-                Ok(()) => match machine.proved() {
-                    Some(confirmed) => self.prove(link, confirmed, now),
-                    None => self.answer(link, now),
-                },
-                Err(HandshakeError::Proof) => self.reject(link, RejectCode::BadProof, now),
-                Err(HandshakeError::Security) => {
-                    self.reject(link, RejectCode::SecurityNotOffered, now);
-                }
-                Err(_) => {
-                    self.handshakes.remove(&link);
-                }
+        let discards = |shaking: &Shaking| shaking.discards_until.is_some();
+        if self.handshakes.get(&link).is_some_and(discards) {
+            return;
+        }
+        if !self.sealed.holds(link) {
+            self.take_in(link, bytes, now);
+        } else if let Ok(mut opened) = self.sealed.open(link, bytes) {
+            let mut rest = &mut opened[..];
+            while !rest.is_empty() && self.holds(link) {
+                let wanted = match self.handshakes.get(&link) {
+                    Some(shaking) if !discards(shaking) => shaking.machine.wanted(),
+                    _ => usize::MAX,
+                };
+                assert!(wanted > 0, "the client speaks when it has the word");
+                let (piece, more) = rest.split_at_mut(wanted.min(rest.len()));
+                self.take_in(link, piece, now);
+                rest = more;
             }
         } else {
-            let entry = self.on_mut(link).expect("something is wanted of this link");
-            entry.carried.receive(link, bytes, now);
+            let shaking = self.handshakes.remove(&link);
+            assert!(shaking.is_some(), "a client that is attached seals right");
         }
         self.bury();
     }
@@ -377,14 +443,15 @@ impl End for NativeServer {
     }
 
     fn has_ended(&self, link: usize) -> bool {
-        match self.handshakes.get(&link) {
+        let said = match self.handshakes.get(&link) {
             Some(shaking) => {
                 shaking.discards_until.is_some() && shaking.machine.transmit().is_empty()
             }
             None => self
                 .on(link)
                 .is_some_and(|entry| entry.carried.has_ended(link)),
-        }
+        };
+        said && self.sealed.has_ended(link)
     }
 
     fn set_window(&mut self, bytes: usize, now: Instant) {
@@ -430,6 +497,7 @@ impl ServerEnd for NativeServer {
             pending: None,
             discards_until: None,
         };
+        self.sealed.forget(link);
         self.handshakes.insert(link, shaking);
     }
 

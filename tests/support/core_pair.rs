@@ -112,9 +112,9 @@ pub(crate) trait Protocol: Clone + Debug {
     type Client: ClientEnd;
     type Server: ServerEnd;
     /// How many bytes of the server's a client must have read in an open until it has a session.
-    const NAMED_AFTER: usize;
+    fn named_after(&self) -> usize;
     /// How many bytes of the server's a client must have read in a resume until it has the server's counts.
-    const ANSWERED_AFTER: usize;
+    fn answered_after(&self) -> usize;
     /// Whether the end of a stream is sent and acknowledged.
     const ENDS: bool;
     fn ends(&self, limits: Limits, now: Instant) -> (Self::Client, Self::Server);
@@ -195,6 +195,8 @@ pub(crate) struct Pair<P: Protocol> {
     pub(crate) client: P::Client,
     pub(crate) server: P::Server,
     pub(crate) now: Instant,
+    /// [`Protocol::answered_after`].
+    pub(crate) answered_after: usize,
     /// Bytes that a direction of the next link holds.
     pub(crate) capacity: usize,
     /// Whose application reads while things [move](Self::pump).
@@ -221,6 +223,7 @@ impl<P: Protocol> Pair<P> {
             client,
             server,
             now,
+            answered_after: protocol.answered_after(),
             capacity,
             readers: Side::BOTH.to_vec(),
             gone: Vec::new(),

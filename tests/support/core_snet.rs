@@ -40,9 +40,15 @@ impl Snet {
 impl Protocol for Snet {
     type Client = SnetClient;
     type Server = SnetServer;
-    const NAMED_AFTER: usize = 24;
-    const ANSWERED_AFTER: usize = 24;
     const ENDS: bool = false;
+
+    fn named_after(&self) -> usize {
+        24
+    }
+
+    fn answered_after(&self) -> usize {
+        24
+    }
 
     fn ends(&self, limits: Limits, _now: Instant) -> (SnetClient, SnetServer) {
         let settings = settings(limits, self.0.clone());

@@ -88,7 +88,7 @@ pub(crate) fn take<P: Protocol>(pair: &mut Pair<P>, step: Step) {
                 pair.cut(old, InFlight::Late, &[Side::Server]);
                 let link = pair.dial();
                 for _ in 0..100 {
-                    if pair.delivered(link, Side::Client) == P::ANSWERED_AFTER {
+                    if pair.delivered(link, Side::Client) == pair.answered_after {
                         break;
                     }
                     for side in Side::BOTH {

@@ -51,6 +51,8 @@ fn replayed() -> impl Strategy<Value = usize> {
         // Those of snet, and of native.
         prop_oneof![Just(9), Just(41), Just(41 + 16)],
         prop_oneof![Just(28), Just(28 + 44), Just(64), Just(64 + 44)],
+        // Under Noise, NN and IK.
+        prop_oneof![Just(62), Just(98), Just(126), Just(162)],
         Just(1 << 20)
     ]
 }

@@ -1,22 +1,26 @@
 //! Whatever the order of writes, reads, deliveries, cuts and resumes, and whatever strangers replay: every byte arrives once, in
 //! order, or the session ends in a gap where one is possible.
 
-#[path = "support/core_carried.rs"]
+#[path = "../support/core_carried.rs"]
 mod core_carried;
-#[path = "support/core_native.rs"]
+#[path = "../support/core_native.rs"]
 mod core_native;
-#[path = "support/core_native_server.rs"]
+#[path = "../support/core_native_server.rs"]
 mod core_native_server;
-#[path = "support/core_pair.rs"]
+#[path = "../support/core_pair.rs"]
 mod core_pair;
-#[path = "support/core_runs.rs"]
+#[path = "../support/core_runs.rs"]
 mod core_runs;
-#[path = "support/core_snet.rs"]
+#[path = "../support/core_shield.rs"]
+mod core_shield;
+#[path = "../support/core_snet.rs"]
 mod core_snet;
-#[path = "support/core_steps.rs"]
+#[path = "../support/core_steps.rs"]
 mod core_steps;
-#[path = "support/core_strategies.rs"]
+#[path = "../support/core_strategies.rs"]
 mod core_strategies;
+#[cfg(feature = "noise")]
+mod noise;
 
 use std::time::Duration;
 

@@ -1,16 +1,20 @@
 //! A short conversation, its link cut at every byte offset of every message, in each direction, and twice in a row at every
 //! pair of offsets: it completes, once and in order, and so does its end where the protocol has one.
 
-#[path = "support/core_carried.rs"]
+#[path = "../support/core_carried.rs"]
 mod core_carried;
-#[path = "support/core_native.rs"]
+#[path = "../support/core_native.rs"]
 mod core_native;
-#[path = "support/core_native_server.rs"]
+#[path = "../support/core_native_server.rs"]
 mod core_native_server;
-#[path = "support/core_pair.rs"]
+#[path = "../support/core_pair.rs"]
 mod core_pair;
-#[path = "support/core_snet.rs"]
+#[path = "../support/core_shield.rs"]
+mod core_shield;
+#[path = "../support/core_snet.rs"]
 mod core_snet;
+#[cfg(feature = "noise")]
+mod noise;
 
 use std::time::Duration;
 
@@ -90,7 +94,7 @@ fn converse<P: Protocol>(protocol: &P, cuts: &[Cut], manner: Manner) -> Outcome 
                 pair.send(side, link, manner.send);
             }
         }
-        let answered = pair.delivered(newest, Side::Client) >= P::ANSWERED_AFTER;
+        let answered = pair.delivered(newest, Side::Client) >= pair.answered_after;
         for link in 0..pair.links() {
             if manner.held && link != newest && !answered {
                 continue;
@@ -225,7 +229,7 @@ fn cut_once<P: Protocol>(protocol: &P, manners: &[Manner]) {
         let mut failed_opens = 0;
         for cut in places {
             let outcome = at(&[cut], manner, || converse(protocol, &[cut], manner));
-            let named = outcome.delivered[0][Side::Client as usize] >= P::NAMED_AFTER;
+            let named = outcome.delivered[0][Side::Client as usize] >= protocol.named_after();
             assert_eq!(
                 outcome.failed_opens,
                 usize::from(!named),
@@ -426,7 +430,7 @@ fn native_two_cuts_at_every_pair_of_offsets_the_first_towards_the_server() {
 
 #[test]
 fn native_two_cuts_at_every_pair_of_offsets_the_first_towards_the_client() {
-    native_two_cuts(Side::Client, Native::NAMED_AFTER);
+    native_two_cuts(Side::Client, NATIVE.named_after());
 }
 
 #[test]

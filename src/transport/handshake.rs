@@ -25,14 +25,14 @@ pub(crate) async fn exchange(
 ) -> Result<(), Error> {
     poll_fn(|cx| {
         loop {
-            ready!(poll_transmit(link, machine, cx)).map_err(Error::Link)?;
+            ready!(poll_transmit(link, machine, cx)).map_err(failed)?;
             let mut bytes = [0; handshake::LONGEST];
             let wanted = machine.wanted().min(bytes.len());
             if wanted == 0 {
                 return Poll::Ready(Ok(()));
             }
             let mut buf = ReadBuf::new(&mut bytes[..wanted]);
-            match ready!(link::poll_read(link, cx, &mut buf)).map_err(Error::Link)? {
+            match ready!(link::poll_read(link, cx, &mut buf)).map_err(failed)? {
                 0 => return Poll::Ready(Err(Error::Link(io::ErrorKind::UnexpectedEof.into()))),
                 _ => {
                     heard();
@@ -42,6 +42,15 @@ pub(crate) async fn exchange(
         }
     })
     .await
+}
+
+/// A link inside Noise says in its own error what is wrong, if its peer cannot have sealed what came.
+fn failed(error: io::Error) -> Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(Error::Handshake(wrong)) => Error::Handshake(*wrong),
+        _ => Error::Link(error),
+    }
 }
 
 fn poll_transmit(

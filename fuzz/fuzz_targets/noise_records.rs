@@ -11,72 +11,86 @@ use unbroken::{
 };
 use unbroken_fuzz::{
     input::{byte, pick, rest, size},
-    keys,
+    keys::Keys,
 };
 
 const PROLOGUE: &[u8] = b"UNBR prologue";
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
-    let pattern = Pattern::ALL[usize::from(pick(&mut input, 4))];
-    let suite = Suite::ALL[usize::from(pick(&mut input, 2))];
+    let link = Link {
+        pattern: Pattern::ALL[usize::from(pick(&mut input, 4))],
+        suite: Suite::ALL[usize::from(pick(&mut input, 2))],
+        keys: Keys::of(data),
+    };
     match pick(&mut input, 4) {
-        0 => first(input, pattern, suite),
-        1 => second(input, pattern, suite),
-        2 => between(input, pattern, suite),
-        _ => records(input, pattern, suite),
+        0 => first(input, link),
+        1 => second(input, link),
+        2 => between(input, link),
+        _ => records(input, link),
     }
 });
 
-fn initiator(pattern: Pattern, suite: Suite) -> Initiator {
-    let [ephemeral, _] = keys::ephemeral();
-    Initiator::new(keys::client(pattern), suite, PROLOGUE, ephemeral)
+#[derive(Clone, Copy)]
+struct Link {
+    pattern: Pattern,
+    suite: Suite,
+    keys: Keys,
 }
 
-fn responder(pattern: Pattern, suite: Suite) -> Responder {
-    let [_, ephemeral] = keys::ephemeral();
-    Responder::new(keys::server(pattern), suite, PROLOGUE, ephemeral)
+impl Link {
+    fn initiator(self) -> Initiator {
+        let [ephemeral, _] = self.keys.ephemeral();
+        let keys = self.keys.client(self.pattern);
+        Initiator::new(keys, self.suite, PROLOGUE, ephemeral)
+    }
+
+    fn responder(self) -> Responder {
+        let [_, ephemeral] = self.keys.ephemeral();
+        let keys = self.keys.server(self.pattern);
+        Responder::new(keys, self.suite, PROLOGUE, ephemeral)
+    }
 }
 
 /// A server is told anything.
-fn first(mut input: Unstructured<'_>, pattern: Pattern, suite: Suite) {
+fn first(mut input: Unstructured<'_>, link: Link) {
     let message = rest(&mut input);
-    let mut server = responder(pattern, suite);
+    let mut server = link.responder();
     match server.first(message) {
         // In the clear, as far as it goes.
-        Ok(payload) if pattern == Pattern::Nn => assert_eq!(payload, message[32..]),
-        Ok(_) => panic!("{pattern:?} takes what nobody sealed"),
+        Ok(payload) if link.pattern == Pattern::Nn => assert_eq!(payload, message[32..]),
+        Ok(_) => panic!("{:?} takes what nobody sealed", link.pattern),
         Err(error) => assert_eq!(error, HandshakeError::Decrypt),
     }
 }
 
 /// A client is told anything.
-fn second(mut input: Unstructured<'_>, pattern: Pattern, suite: Suite) {
-    let mut client = initiator(pattern, suite);
+fn second(mut input: Unstructured<'_>, link: Link) {
+    let mut client = link.initiator();
     client.first(b"first").expect("it is the first");
     let answered = client.second(rest(&mut input));
     assert_eq!(answered.err(), Some(HandshakeError::Decrypt));
 }
 
 /// Somebody changes one byte of a handshake, or its length.
-fn between(mut input: Unstructured<'_>, pattern: Pattern, suite: Suite) {
+fn between(mut input: Unstructured<'_>, link: Link) {
     let payload = vec![7; size(&mut input).min(200)];
-    let mut client = initiator(pattern, suite);
-    let mut server = responder(pattern, suite);
+    let mut client = link.initiator();
+    let mut server = link.responder();
     let sent = client.first(&payload).expect("it is the first");
-    assert_eq!(sent.len(), pattern.first_len(payload.len()));
+    assert_eq!(sent.len(), link.pattern.first_len(payload.len()));
     let got = change(&sent, &mut input);
     let heard = server.first(&got);
     if got == sent {
         assert_eq!(heard, Ok(payload.clone()));
         assert_eq!(client.hash(), server.hash());
-    } else if pattern != Pattern::Nn {
+    } else if link.pattern != Pattern::Nn {
         return assert_eq!(heard, Err(HandshakeError::Decrypt));
     } else if heard.is_err() {
         return;
     }
     let (said, server) = server.second(&payload).expect("the first is in");
-    assert_eq!(said.len(), pattern.second_len(payload.len()));
+    assert_eq!(said.len(), link.pattern.second_len(payload.len()));
     let answer = change(&said, &mut input);
     let heard = client.second(&answer);
     if got == sent && answer == said {
@@ -146,9 +160,9 @@ impl Direction {
     }
 }
 
-fn records(mut input: Unstructured<'_>, pattern: Pattern, suite: Suite) {
-    let mut client = initiator(pattern, suite);
-    let mut server = responder(pattern, suite);
+fn records(mut input: Unstructured<'_>, link: Link) {
+    let mut client = link.initiator();
+    let mut server = link.responder();
     let message = client.first(b"").expect("it is the first");
     server.first(&message).expect("it is right");
     let (message, server) = server.second(b"").expect("the first is in");

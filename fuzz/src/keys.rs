@@ -1,40 +1,75 @@
-//! The keys that both ends of a Noise link hold here, the same every time.
+//! What both ends hold here, and nobody else.
 
-use unbroken::protocol::noise::{ClientKeys, Key, Pattern, SecretKey, ServerKeys, public_key};
+use std::hash::{DefaultHasher, Hasher};
 
-const CLIENT: Key = [0x11; 32];
-const SERVER: Key = [0x22; 32];
-const PRESHARED: Key = [0x33; 32];
+use unbroken::protocol::{
+    native::SessionSecret,
+    noise::{ClientKeys, Key, Pattern, SecretKey, ServerKeys, public_key},
+};
 
-/// A client's.
-pub fn client(pattern: Pattern) -> ClientKeys {
-    match pattern {
-        Pattern::Nn => ClientKeys::Anonymous,
-        Pattern::NnPsk0 => ClientKeys::Preshared(PRESHARED.into()),
-        Pattern::Nk => ClientKeys::Server(public_key(&SERVER)),
-        Pattern::Ik => ClientKeys::Mutual {
-            private: CLIENT.into(),
-            server: public_key(&SERVER),
-        },
+/// Other keys for every input: what was sealed or proved in one run opens nothing in another. libFuzzer sees what is compared, so that it
+/// comes to know what is made with keys that do not change, and says it as if it had them.
+#[derive(Clone, Copy)]
+pub struct Keys {
+    input: u64,
+}
+
+impl Keys {
+    /// Those of an input.
+    pub fn of(input: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(input);
+        Self {
+            input: hasher.finish(),
+        }
     }
-}
 
-/// A server's.
-pub fn server(pattern: Pattern) -> ServerKeys {
-    match pattern {
-        Pattern::Nn => ServerKeys::Anonymous,
-        Pattern::NnPsk0 => ServerKeys::Preshared(PRESHARED.into()),
-        Pattern::Nk => ServerKeys::Private(SERVER.into()),
-        Pattern::Ik => ServerKeys::Mutual(SERVER.into()),
+    fn key(self, name: u8) -> Key {
+        let mut key = [0; 32];
+        for (part, bytes) in key.chunks_exact_mut(8).enumerate() {
+            let mut hasher = DefaultHasher::new();
+            hasher.write_u64(self.input);
+            hasher.write(&[name, part as u8]);
+            bytes.copy_from_slice(&hasher.finish().to_le_bytes());
+        }
+        key
     }
-}
 
-/// What a client with [`Pattern::Ik`] shows.
-pub fn shown() -> Key {
-    public_key(&CLIENT)
-}
+    /// A client's.
+    pub fn client(self, pattern: Pattern) -> ClientKeys {
+        match pattern {
+            Pattern::Nn => ClientKeys::Anonymous,
+            Pattern::NnPsk0 => ClientKeys::Preshared(self.key(0).into()),
+            Pattern::Nk => ClientKeys::Server(public_key(&self.key(1))),
+            Pattern::Ik => ClientKeys::Mutual {
+                private: self.key(2).into(),
+                server: public_key(&self.key(1)),
+            },
+        }
+    }
 
-/// A client's, and a server's, for one link.
-pub fn ephemeral() -> [SecretKey; 2] {
-    [[0x44; 32].into(), [0x55; 32].into()]
+    /// A server's.
+    pub fn server(self, pattern: Pattern) -> ServerKeys {
+        match pattern {
+            Pattern::Nn => ServerKeys::Anonymous,
+            Pattern::NnPsk0 => ServerKeys::Preshared(self.key(0).into()),
+            Pattern::Nk => ServerKeys::Private(self.key(1).into()),
+            Pattern::Ik => ServerKeys::Mutual(self.key(1).into()),
+        }
+    }
+
+    /// A session's secret.
+    pub fn session(self) -> SessionSecret {
+        SessionSecret::new(self.key(5))
+    }
+
+    /// What a client with [`Pattern::Ik`] shows.
+    pub fn shown(self) -> Key {
+        public_key(&self.key(2))
+    }
+
+    /// A client's, and a server's, for one link.
+    pub fn ephemeral(self) -> [SecretKey; 2] {
+        [self.key(3).into(), self.key(4).into()]
+    }
 }

@@ -26,6 +26,7 @@ fn main() -> io::Result<()> {
     native_handshake(&seeds, &native)?;
     frames(&seeds, &native)?;
     noise_records(&seeds)?;
+    noise_link(&seeds)?;
     sessions(&seeds)?;
     session_input(&seeds)?;
     replay_buffer(&seeds)
@@ -119,7 +120,7 @@ fn native_handshake(seeds: &Seeds, examples: &BTreeMap<String, Vec<u8>>) -> io::
         for (how, pieces) in PIECES {
             let choice = u8::from(!name.starts_with("open"));
             let head: &[u8] = match (name.ends_with("client"), choice) {
-                (true, _) => &[0, choice, 3, 0],
+                (true, _) => &[0, choice, 0],
                 (false, 0) => &[2, 200, 0],
                 (false, _) => &[3, 7, 0],
             };
@@ -154,7 +155,7 @@ fn native_handshake(seeds: &Seeds, examples: &BTreeMap<String, Vec<u8>>) -> io::
             let mut message = vec![0; len];
             message[..32].fill(9);
             message[len - frame.len()..].copy_from_slice(frame);
-            let head = [0, resumes, 3, security];
+            let head = [0, resumes, security];
             let parts: [&[u8]; 5] = [&head, &PIECES[1].1, &prelude, &[0, len as u8], &message];
             seeds.write(target, &format!("{kind}-{security}"), &parts)?;
         }
@@ -230,6 +231,37 @@ fn noise_records(seeds: &Seeds) -> io::Result<()> {
             seeds.write(target, &name("changed"), &[&head(2), &[20, 0, 1, 40, 1]])?;
             seeds.write(target, &name("records"), &[&head(3), &records])?;
         }
+    }
+    Ok(())
+}
+
+fn noise_link(seeds: &Seeds) -> io::Result<()> {
+    let target = "noise_link";
+    // Small and large writes, one in three slices, flushes, and memory given back.
+    let steps = [7, 0, 20, 5, 0, 0, 200, 3 | 5 << 3, 90, 6, 0, 7, 0, 0, 240];
+    for pattern in 0..Pattern::ALL.len() as u8 {
+        let how = pattern << 2 | pattern << 4 & 0x10 | pattern & 2;
+        let sizes = &PIECES[usize::from(pattern % 2)].1;
+        let early = [0x15, 0x40];
+        for meddled in 0..8 {
+            let name = format!("written-{pattern}-{meddled}");
+            let ending = [u8::from(meddled == 1)];
+            let done = [meddled, 1, 3, 1];
+            let parts: [&[u8]; 8] = [
+                &[how | 1],
+                &[0; 4],
+                sizes,
+                sizes,
+                &early,
+                &ending,
+                &steps,
+                &done,
+            ];
+            seeds.write(target, &name, &parts)?;
+        }
+        let said = [&[0, 0x10][..], &[7; 16], &[0, 0x20], &[9; 32]].concat();
+        let parts: [&[u8]; 5] = [&[how], sizes, sizes, &early[..1], &said];
+        seeds.write(target, &format!("said-{pattern}"), &parts)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use unbroken::{
     ProtocolError,
     protocol::native::{Decoder, Frame, HEAD_LEN, Head, Item, MAX_DATA},
 };
-use unbroken_fuzz::input::{Pieces, rest};
+use unbroken_fuzz::input::{Pieces, rest, size};
 
 /// What a link says, however it was cut up.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,18 +22,19 @@ enum Said<'a> {
 fuzz_target!(|data: &[u8]| {
     let mut input = Unstructured::new(data);
     let pieces = Pieces::draw(&mut input);
+    let most = size(&mut input);
     let wire = rest(&mut input);
 
-    let expected = reference(wire);
-    assert_eq!(decode(wire, Pieces::WHOLE), expected);
-    assert_eq!(decode(wire, pieces), expected);
-    assert_eq!(decode(wire, Pieces::new([1; 4])), expected);
+    let expected = reference(wire, most);
+    for pieces in [Pieces::WHOLE, pieces, Pieces::new([1; 4])] {
+        assert_eq!(decode(wire, pieces, most), expected);
+    }
     encode(&expected);
 });
 
 /// What the decoder says, pieces of one payload put together.
-fn decode(wire: &[u8], mut pieces: Pieces) -> Vec<Said<'_>> {
-    let mut decoder = Decoder::new();
+fn decode(wire: &[u8], mut pieces: Pieces, most: usize) -> Vec<Said<'_>> {
+    let mut decoder = Decoder::with_max_frame(most);
     let mut said = Vec::new();
     let mut at = 0;
     // Where the payload that comes in started, and how long it is in all.
@@ -85,8 +86,8 @@ fn decode(wire: &[u8], mut pieces: Pieces) -> Vec<Said<'_>> {
     said
 }
 
-/// What the table of frames says (`docs/PROTOCOL.md`, native: "Frames").
-fn reference(wire: &[u8]) -> Vec<Said<'_>> {
+/// What the table of frames says, if what is not known is skipped up to `most` bytes (`docs/PROTOCOL.md`, native: "Frames").
+fn reference(wire: &[u8], most: usize) -> Vec<Said<'_>> {
     let mut said = Vec::new();
     let mut rest = wire;
     while let [kind, a, b, c, behind @ ..] = rest {
@@ -122,7 +123,11 @@ fn reference(wire: &[u8]) -> Vec<Said<'_>> {
                 said.push(Said::Wrong(ProtocolError::OutOfPlace(kind)));
                 return said;
             }
-            (0x80.., _) => {}
+            (0x80.., _) if len as usize <= most => {}
+            (0x80.., _) => {
+                said.push(Said::Wrong(ProtocolError::TooLong { frame: kind, len }));
+                return said;
+            }
             _ => {
                 said.push(Said::Wrong(ProtocolError::UnknownFrame(kind)));
                 return said;
@@ -183,7 +188,7 @@ fn encode(said: &[Said<'_>]) {
             Said::Wrong(_) => {}
         }
     }
-    let again = decode(&wire, Pieces::WHOLE);
+    let again = decode(&wire, Pieces::WHOLE, 0);
     let right = said.iter().filter(|said| !matches!(said, Said::Wrong(_)));
     assert!(
         again.iter().eq(right),

@@ -202,16 +202,29 @@ fn frames(seeds: &Seeds, examples: &BTreeMap<String, Vec<u8>>) -> io::Result<()>
     for (name, handshake) in behind {
         for (how, pieces) in PIECES {
             let frames = &examples[name][handshake..];
-            seeds.write("frames", &format!("{name}-{how}"), &[&pieces, frames])?;
+            seeds.write(
+                "frames",
+                &format!("{name}-{how}"),
+                &[&pieces, &[100], frames],
+            )?;
         }
     }
     let skipped = [
         0x80, 0, 0, 3, 1, 2, 3, 0x02, 0, 0, 0, 0xff, 0, 0, 0, 0x07, 0, 0, 0,
     ];
-    seeds.write("frames", "skipped", &[&PIECES[1].1, &skipped])?;
+    seeds.write(
+        "frames",
+        "too-long-to-skip",
+        &[&PIECES[1].1, &[2], &skipped],
+    )?;
+    seeds.write("frames", "skipped", &[&PIECES[1].1, &[3], &skipped])?;
     let longest = [&[0, 1, 0, 0][..], &[7; 300]].concat();
-    seeds.write("frames", "longest-data", &[&PIECES[1].1, &longest])?;
-    seeds.write("frames", "too-long-data", &[&PIECES[0].1, &[0, 1, 0, 1]])
+    seeds.write("frames", "longest-data", &[&PIECES[1].1, &[0], &longest])?;
+    seeds.write(
+        "frames",
+        "too-long-data",
+        &[&PIECES[0].1, &[255], &[0, 1, 0, 1]],
+    )
 }
 
 fn noise_records(seeds: &Seeds) -> io::Result<()> {

@@ -11,6 +11,7 @@ use arbitrary::Unstructured;
 use core_native::Native;
 use core_pair::{InFlight, Side};
 use core_runs::{Ending, Rest, delivers, delivers_or_tells, native_delivers, native_ends};
+use core_shield::Shield;
 use core_snet::Snet;
 use core_steps::Step;
 use libfuzzer_sys::fuzz_target;
@@ -26,6 +27,8 @@ mod core_native_server;
 mod core_pair;
 #[path = "../../tests/support/core_runs.rs"]
 mod core_runs;
+#[path = "../../tests/support/core_shield.rs"]
+mod core_shield;
 #[path = "../../tests/support/core_snet.rs"]
 mod core_snet;
 #[path = "../../tests/support/core_steps.rs"]
@@ -129,12 +132,29 @@ fn snet(input: &mut Unstructured<'_>) -> Snet {
 }
 
 fn native(input: &mut Unstructured<'_>) -> Native {
-    let direct = pick(input, 2) == 1;
+    let which = pick(input, 8);
+    let direct = which % 2 == 1;
+    // What protects the links, and the most plaintext of a record.
+    let shield = match which / 2 {
+        0 => Shield::None,
+        1 => noise(Pattern::Nn, Suite::AesGcm, 16 * 1024),
+        2 => noise(Pattern::Ik, Suite::ChaChaPoly, 20),
+        _ => noise(Pattern::NnPsk0, Suite::AesGcm, 300),
+    };
     let window = |input: &mut _| size(input).clamp(1, 4096);
     let windows = [window(input), window(input)];
     Native {
         direct,
+        shield,
         ..Native::new(windows)
+    }
+}
+
+fn noise(pattern: Pattern, suite: Suite, record: usize) -> Shield {
+    Shield::Noise {
+        pattern,
+        suite,
+        record,
     }
 }
 

@@ -103,6 +103,7 @@
 //! | `transport` | by the two | `ResumableTransport`, `Handle`, `Config` |
 //! | `noise` | yes | `KeyPair`, `PublicKey`, `PresharedKey`; Noise in the [`protocol`] core |
 //! | `noise` | yes | [`Security`] other than `none`, keys, [`NoiseLink`] |
+//! | `aws-lc-rs` | no | AWS-LC's ciphers for Noise in place of ring's: faster where the processor has AVX-512, and a C library to build |
 //! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
 //! | `metrics` | no | counters, gauges and histograms for the recorder of the `metrics` facade; the module `metrics` lists them |
 //!

@@ -27,6 +27,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "aws-lc-rs")]
+mod aws_lc;
+
 use std::fmt;
 
 use snow::{
@@ -467,7 +470,7 @@ fn hash(state: &HandshakeState) -> HandshakeHash {
     hash
 }
 
-/// ring's primitives, the others where it has none; and random bytes that were drawn elsewhere.
+/// ring's primitives, or AWS-LC's, the others where they have none; and random bytes that were drawn elsewhere.
 struct Provider {
     ephemeral: SecretKey,
 }
@@ -488,6 +491,9 @@ impl CryptoResolver for Provider {
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        #[cfg(feature = "aws-lc-rs")]
+        return Some(aws_lc::cipher(choice));
+        #[cfg(not(feature = "aws-lc-rs"))]
         RingResolver.resolve_cipher(choice)
     }
 }

@@ -17,6 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     runtime::{Builder, Runtime},
+    sync::oneshot,
 };
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
@@ -191,7 +192,6 @@ async fn far(kind: Kind, load: Load, tcp: TcpStream) -> Result<(), BoxError> {
             }
         }
     }
-    // With sessions the last byte is under way only as long as somebody keeps it.
     stream.shutdown().await?;
     Ok(())
 }
@@ -222,9 +222,20 @@ fn measure(kind: &Kind, load: Load, threads: usize, lasts: Duration) -> Result<F
         result?;
         return figures;
     }
+    let (ended, ending) = oneshot::channel();
     thread::scope(|scope| {
-        let other = scope.spawn(move || runtime()?.block_on(far()));
-        let figures = this.block_on(near);
+        let other = scope.spawn(move || {
+            let result = runtime().and_then(|runtime| runtime.block_on(far()));
+            // Nobody waits for it who has failed.
+            let _ = ended.send(());
+            result
+        });
+        let figures = this.block_on(async {
+            let figures = near.await;
+            // Sessions need somebody to answer until both ends are done.
+            let _ = ending.await;
+            figures
+        });
         other.join().map_err(|_| "the other end panicked")??;
         figures
     })

@@ -43,7 +43,9 @@ pub(super) async fn accept(
             });
         }
     }
-    if !server.config.security.admits(machine.binding().client_key) {
+    // A client of another version has not come to show a key.
+    let speaks = !matches!(machine.hello(), Some(Hello::Unacceptable(_)));
+    if speaks && !server.config.security.admits(machine.binding().client_key) {
         return Err(turn_away(arriving.link, &mut machine, HandshakeError::NotAuthorised).await);
     }
     match machine.hello() {

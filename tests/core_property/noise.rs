@@ -28,7 +28,7 @@ fn shield() -> impl Strategy<Value = Shield> {
 }
 
 proptest! {
-    #![proptest_config(config(300))]
+    #![proptest_config(config(600))]
 
     #[test]
     fn noise_delivers_exactly_once_in_order(

@@ -138,6 +138,8 @@ pub trait Session: Send {
     fn wanted(&self) -> usize;
     /// A link in use gave `bytes`.
     fn receive(&mut self, link: LinkId, bytes: &mut [u8], now: Instant) -> Arrived;
+    /// Something has come on a link in use that it holds back until it is whole: the peer is there, though it has said nothing yet.
+    fn stirred(&mut self, link: LinkId, now: Instant);
     /// Lets bytes that [arrived](Self::receive) fresh wait for the application, unless it has gone.
     fn store(&mut self, bytes: &[u8]);
     /// A link has ended in order.

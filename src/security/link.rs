@@ -67,6 +67,8 @@ pub struct NoiseLink<L> {
     input: Buffer,
     /// The link has filled all the room it was last given.
     has_more: bool,
+    /// The link has given something since this was last asked.
+    stirred: bool,
     /// What was opened when the reader had no room for the record.
     opened: Buffer,
     /// The last record that was opened said that the peer's direction ends.
@@ -111,6 +113,7 @@ impl<L> NoiseLink<L> {
             records,
             input: Buffer::default(),
             has_more: false,
+            stirred: false,
             opened: Buffer::default(),
             ends: false,
             output: Buffer::default(),
@@ -133,6 +136,11 @@ impl<L> NoiseLink<L> {
         self.opened.release();
         self.output.release();
         self.has_more = false;
+    }
+
+    /// Whether the link has given anything since this was last asked, though it may have made no record complete.
+    pub(crate) fn take_stirred(&mut self) -> bool {
+        mem::take(&mut self.stirred)
     }
 
     /// What the buffers take up, in bytes.
@@ -287,6 +295,7 @@ impl<L: AsyncRead + Unpin> NoiseLink<L> {
             let mut glance = [const { MaybeUninit::uninit() }; GLANCE];
             let mut bytes = ReadBuf::uninit(&mut glance);
             let count = ready!(link::poll_read(&mut self.link, cx, &mut bytes))?;
+            self.stirred |= count > 0;
             let used = self.open(bytes.filled(), before, buf);
             let rest = &bytes.filled()[used..];
             self.has_more = count == GLANCE;
@@ -303,6 +312,7 @@ impl<L: AsyncRead + Unpin> NoiseLink<L> {
         let mut room = ReadBuf::new(self.input.room());
         let count = ready!(link::poll_read(&mut self.link, cx, &mut room))?;
         self.has_more = room.remaining() == 0;
+        self.stirred |= count > 0;
         self.input.fill(count);
         Poll::Ready(Ok(count > 0))
     }

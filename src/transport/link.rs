@@ -42,6 +42,15 @@ impl AnyLink {
         }
     }
 
+    /// Whether it has come by anything since this was last asked that it may hold back until it is whole.
+    pub(crate) fn take_stirred(&mut self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            #[cfg(feature = "noise")]
+            Self::Noise(link) => link.take_stirred(),
+        }
+    }
+
     /// What its buffers take up, in bytes, apart from those of the link as it was dialled or accepted.
     pub(crate) fn allocated(&self) -> usize {
         match self {

@@ -307,6 +307,9 @@ impl SessionIo {
     fn poll_links(&mut self, buf: &mut ReadBuf<'_>) -> Poll<(LinkId, io::Result<usize>)> {
         for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
             let result = link::poll_read(&mut attached.link, &mut self.wakers.read(), buf);
+            if attached.link.take_stirred() && result.is_pending() {
+                self.session.stirred(attached.id, now());
+            }
             if let Poll::Ready(result) = result {
                 return Poll::Ready((attached.id, result));
             }

@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
-use unbroken::{Config, LinkState, ResumableTransport, protocol::native::Frame};
+use unbroken::{Config, LinkState, ResumableTransport, Security, protocol::native::Frame};
 
 use super::{
     memory_link::{Client, Fault, Server, Side},
@@ -296,4 +296,38 @@ async fn only_the_answer_to_a_ping_tells_the_round_trip() {
     }
     peer.until(|frame| (frame == Frame::Pong(1000)).then_some(()))
         .await;
+}
+
+/// Any bytes are a sign of life, those of a frame or a record that is not complete for long as well.
+#[tokio::test(start_paused = true)]
+async fn a_link_is_not_given_up_for_being_slow() {
+    // 256 bytes a second: a record of 16 KiB takes twice as long as a link may be silent.
+    let (at_once, delay) = (256, Duration::from_secs(1));
+    let securities = [
+        Security::none(),
+        #[cfg(feature = "noise")]
+        Security::anonymous(),
+    ];
+    for security in securities {
+        for (up, down) in [(70_000, 70_000), (70_000, 0), (0, 70_000)] {
+            let case = format!("{security:?}, {up} up, {down} down");
+            let config = Config::new().security(security.clone());
+            let mut net = Net::slow(&config, at_once, delay);
+            let (mut client, mut server) = net.open(&config).await;
+            let (up, down) = (pattern(1, up), pattern(2, down));
+            let (mut at_server, mut at_client) = (vec![0; up.len()], vec![0; down.len()]);
+            let both = async {
+                client.write_all(&up).await.expect("there is room");
+                server.write_all(&down).await.expect("there is room");
+                let (one, other) = tokio::join!(
+                    server.read_exact(&mut at_server),
+                    client.read_exact(&mut at_client),
+                );
+                one.and(other).expect("the session goes on");
+            };
+            let took = tokio::time::timeout(20 * DEAD_AFTER, both).await;
+            assert_eq!((net.links(), took.is_ok()), (1, true), "{case}");
+            assert!(at_server == up && at_client == down, "{case}");
+        }
+    }
 }

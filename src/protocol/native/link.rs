@@ -36,6 +36,8 @@ pub(super) struct Link {
     pub(super) stated: Option<Receipt>,
     /// When the peer was last heard on it.
     pub(super) heard: Instant,
+    /// When something last came that the link still held back then.
+    pub(super) stirred: Instant,
     /// When the peer has to have taken it into use.
     pub(super) attach_by: Option<Instant>,
     /// Whether a PING is to go out.
@@ -63,6 +65,7 @@ impl Link {
             confirm: None,
             stated: None,
             heard: now,
+            stirred: now,
             attach_by: None,
             // The first answer tells that the link works both ways, and how long its round trip is.
             ping_due: true,

@@ -366,6 +366,9 @@ impl Session for SnetSession {
         }
     }
 
+    /// Its links hold nothing back.
+    fn stirred(&mut self, _: LinkId, _: Instant) {}
+
     fn store(&mut self, bytes: &[u8]) {
         if !self.life.is_dropped() {
             self.streams.receive.store(bytes);

@@ -190,6 +190,12 @@ impl Session for NativeSession {
         self.on_bytes(link, bytes, now)
     }
 
+    fn stirred(&mut self, link: LinkId, now: Instant) {
+        if let Some(link) = self.slot(link) {
+            link.stirred = now;
+        }
+    }
+
     fn store(&mut self, bytes: &[u8]) {
         // Whatever else has become of the session by now: they were received before it did.
         if !self.life.is_dropped() {

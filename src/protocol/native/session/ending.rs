@@ -101,14 +101,20 @@ impl NativeSession {
 
     /// When the link is to be given up for the peer's silence.
     pub(super) fn dead_at(&self, link: &Link) -> Option<Instant> {
-        link.heard.checked_add(self.settings.dead_after)
+        let heard = link.heard.max(link.stirred);
+        heard.checked_add(self.settings.dead_after)
     }
 
-    /// When the peer is to be pinged.
+    /// When the peer is to be pinged. Again before it answers, as long as what comes is held back: there is nothing to acknowledge
+    /// then, and the peer, whose answer has to wait its turn, is to hear something as well.
     pub(super) fn ping_at(&self, link: &Link) -> Option<Instant> {
-        let idle = !link.ping_due && link.ping.is_none() && link.arriving.is_some();
-        let at = link.heard.checked_add(self.settings.ping_after);
-        at.filter(|_| idle && !link.ended)
+        let since = match link.ping {
+            None => Some(link.heard),
+            Some((_, at)) => (link.stirred > link.heard).then(|| link.heard.max(at)),
+        };
+        let idle = !link.ping_due && link.arriving.is_some() && !link.ended;
+        let at = since.and_then(|since| since.checked_add(self.settings.ping_after));
+        at.filter(|_| idle)
     }
 
     /// When the oldest of a client's endings that nobody answers is over.
@@ -158,6 +164,7 @@ impl NativeSession {
             && let Some(link) = &mut self.link
         {
             link.ping_due = true;
+            link.ping = None;
             // Nothing has come for a while: what is empty is given back.
             self.release();
         }

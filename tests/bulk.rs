@@ -11,7 +11,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use unbroken::{CloseReason, Config, Error, Listener, Refusal, Snet, connect};
+use unbroken::{CloseReason, Config, Error, Listener, Refusal, Security, Snet, connect};
 
 #[path = "support/bulk.rs"]
 mod bulk;
@@ -23,6 +23,11 @@ const HUNG: Duration = Duration::from_secs(60);
 
 /// How often counters that nothing announces are looked at.
 const POLL: Duration = Duration::from_millis(1);
+
+/// In the clear.
+fn native() -> Config {
+    Config::new().security(Security::none())
+}
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
     match timeout(limit, work).await {
@@ -51,7 +56,7 @@ fn with_default_settings_plain_bulk_never_overflows_the_history() {
         unread_for: Duration::from_millis(3),
         seed: 1,
     };
-    bulk(Config::new().snet(Snet::plain()), plan);
+    bulk(native().snet(Snet::plain()), plan);
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn with_default_settings_rc4_bulk_never_overflows_the_history() {
         unread_for: Duration::from_millis(10),
         seed: 2,
     };
-    bulk(Config::new().snet(Snet::rc4()), plan);
+    bulk(native().snet(Snet::rc4()), plan);
 }
 
 #[test]
@@ -74,7 +79,7 @@ fn bulk_over_native_arrives_whole() {
         unread_for: Duration::from_millis(3),
         seed: 3,
     };
-    bulk(Config::new(), plan);
+    bulk(native(), plan);
 }
 
 #[test]
@@ -84,6 +89,30 @@ fn bulk_over_native_arrives_whole_through_a_small_window() {
         cut_after: CutAfter::Bytes(0, 64 << 10),
         unread_for: Duration::from_millis(3),
         seed: 4,
+    };
+    bulk(native().window(100_000), plan);
+}
+
+#[cfg(feature = "noise")]
+#[test]
+fn bulk_under_noise_arrives_whole() {
+    let plan = Plan {
+        bytes: 64 << 20,
+        cut_after: CutAfter::Bytes(0, 256 << 10),
+        unread_for: Duration::from_millis(3),
+        seed: 5,
+    };
+    bulk(Config::new(), plan);
+}
+
+#[cfg(feature = "noise")]
+#[test]
+fn bulk_under_noise_arrives_whole_through_a_small_window() {
+    let plan = Plan {
+        bytes: 40 << 20,
+        cut_after: CutAfter::Bytes(0, 32 << 10),
+        unread_for: Duration::from_millis(3),
+        seed: 6,
     };
     bulk(Config::new().window(100_000), plan);
 }
@@ -109,7 +138,7 @@ fn reason(broken: &Broken) -> CloseReason {
 /// Streams one way through a proxy that at some point swallows more than the history, then cuts. Returns why the client's and
 /// the server's end say that the session is over.
 async fn swallow(way: Way) -> (CloseReason, CloseReason) {
-    let config = Config::new().snet(Snet::plain().history(SMALL));
+    let config = native().snet(Snet::plain().history(SMALL));
     let listener = Listener::bind(
         (Ipv4Addr::LOCALHOST, 0),
         config.clone().resume_window(SERVER_WINDOW),
@@ -188,7 +217,7 @@ async fn bytes_to_the_client_that_overflow_the_history_are_a_gap_at_the_server_a
 async fn bytes_that_are_swallowed_on_the_way_are_no_gap_over_native() {
     for way in [Way::Up, Way::Down] {
         let work = async {
-            let config = Config::new();
+            let config = native();
             let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0), config.clone()).await;
             let mut listener = listener.expect("a free port");
             let addr = listener.local_addr().expect("its address");
@@ -241,7 +270,7 @@ async fn bytes_that_are_swallowed_on_the_way_are_no_gap_over_native() {
 /// A link that took the upload along was good for something, though the client has heard nothing on it but the handshake.
 #[tokio::test]
 async fn links_that_carry_only_an_upload_are_replaced_without_growing_delays() {
-    for config in [Config::new().snet(Snet::plain()), Config::new()] {
+    for config in [native().snet(Snet::plain()), native()] {
         upload_only(config).await;
     }
 }

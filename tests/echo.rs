@@ -18,7 +18,9 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use unbroken::{Config, Error, Handle, LinkState, Listener, ResumableTransport, Snet, connect};
+use unbroken::{
+    Config, Error, Handle, LinkState, Listener, ResumableTransport, Security, Snet, connect,
+};
 
 #[path = "support/cutting_proxy.rs"]
 mod cutting_proxy;
@@ -71,15 +73,32 @@ fn seed() -> u64 {
 enum Protocol {
     Rc4,
     Plain,
+    /// In the clear.
     Native,
+    #[cfg(feature = "noise")]
+    Noise,
 }
 
 impl Protocol {
+    /// native as it is by default.
+    #[cfg(feature = "noise")]
+    const DEFAULT: Self = Self::Noise;
+    #[cfg(not(feature = "noise"))]
+    const DEFAULT: Self = Self::Native;
+
     fn snet(self) -> Option<Snet> {
         match self {
             Self::Rc4 => Some(Snet::rc4()),
             Self::Plain => Some(Snet::plain()),
-            Self::Native => None,
+            _ => None,
+        }
+    }
+
+    fn security(self) -> Security {
+        match self {
+            #[cfg(feature = "noise")]
+            Self::Noise => Security::anonymous(),
+            _ => Security::none(),
         }
     }
 
@@ -88,13 +107,15 @@ impl Protocol {
         match self {
             Self::Rc4 | Self::Plain => 64,
             Self::Native => 160,
+            #[cfg(feature = "noise")]
+            Self::Noise => 256,
         }
     }
 }
 
 /// A link that is silent for longer is doubted or given up, if that is asked for.
 fn config(protocol: Protocol, silence: impl Into<Option<Duration>>) -> Config {
-    let config = Config::new();
+    let config = Config::new().security(protocol.security());
     let config = match (protocol.snet(), silence.into()) {
         (Some(snet), silence) => {
             let snet = snet.history(HISTORY).socket_buffer(SOCKET_BUFFER);
@@ -268,7 +289,7 @@ async fn behind_proxy<T>(
     let proxy = CuttingProxy::start(addr, faults).await.expect("a proxy");
     let proxy = Arc::new(proxy);
     tokio::select! {
-        () = serve(listener, protocol == Protocol::Native) => unreachable!("it serves for ever"),
+        () = serve(listener, protocol.snet().is_none()) => unreachable!("it serves for ever"),
         done = timeout(HUNG, client(&proxy)) => match done {
             Ok(done) => (done, proxy.stats()),
             Err(_) => panic!("not done after {HUNG:?}: {:?}", proxy.stats()),
@@ -288,7 +309,7 @@ async fn until_resumed(handle: &Handle, count: u64) {
     until(|| handle.stats().resumes >= count).await;
 }
 
-/// Makes tests of functions that take the [`Protocol`], over snet with RC4 and over native.
+/// Makes tests of functions that take the [`Protocol`], over snet with RC4, over native in the clear and under Noise.
 macro_rules! over_both {
     ($($name:ident),* $(,)?) => {$(
         mod $name {
@@ -302,6 +323,12 @@ macro_rules! over_both {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn over_native() {
                 super::$name(Protocol::Native).await;
+            }
+
+            #[cfg(feature = "noise")]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_noise() {
+                super::$name(Protocol::Noise).await;
             }
         }
     )*};
@@ -352,7 +379,7 @@ async fn hundred_thousand_messages_survive_hundreds_of_cuts() {
     let (rc4, plain, native) = tokio::join!(
         run(Protocol::Rc4, seed),
         run(Protocol::Plain, !seed),
-        run(Protocol::Native, seed.rotate_left(32)),
+        run(Protocol::DEFAULT, seed.rotate_left(32)),
     );
     for (cipher, ((resumes, replayed), stats)) in
         [("RC4", rc4), ("plain", plain), ("native", native)]
@@ -393,7 +420,7 @@ async fn cuts_during_the_resume_handshake_only_cost_another_attempt(protocol: Pr
     let config =
         config(protocol, Duration::from_millis(300)).handshake_timeout(Duration::from_millis(500));
     // Four links of five are cut within the first bytes of a direction. snet's handshake of a resume has 57 bytes up and 24 down,
-    // native's 108 and 60.
+    // native's 108 and 60, and under Noise 160 and 110.
     let faults = Faults {
         early: 0.8,
         early_bytes: protocol.early_bytes(),

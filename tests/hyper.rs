@@ -38,7 +38,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
-use unbroken::{Config, Connector, Handle, Listener, ResumableTransport, Snet, TcpConnector};
+use unbroken::{
+    Config, Connector, Handle, Listener, ResumableTransport, Security, Snet, TcpConnector,
+};
 
 #[path = "support/cutting_proxy.rs"]
 mod cutting_proxy;
@@ -190,10 +192,19 @@ impl Bed {
     }
 }
 
+/// What the sessions speak.
+enum Spoken {
+    Snet(Snet),
+    /// native in the clear.
+    Native,
+    #[cfg(feature = "noise")]
+    Noise,
+}
+
 /// Runs `client` against an HTTP server, over snet or else over native, behind a proxy that cuts each link after about so many bytes, or 100 ms. A hang fails.
 /// The links have to have been cut, and the sessions resumed, so many times.
 async fn http(
-    snet: Option<Snet>,
+    spoken: Spoken,
     cut_bytes: u64,
     cuts: u64,
     client: impl AsyncFnOnce(&Bed) -> (),
@@ -203,13 +214,18 @@ async fn http(
         Err(_) => rand::random(),
     };
     println!("UNBROKEN_SEED={seed}");
-    let (told, silence) = (snet.is_none(), Duration::from_millis(500));
-    let config = match snet {
-        Some(snet) => {
+    let silence = Duration::from_millis(500);
+    let told = !matches!(spoken, Spoken::Snet(_));
+    let config = match spoken {
+        Spoken::Snet(snet) => {
             let snet = snet.history(HISTORY).socket_buffer(SOCKET_BUFFER);
             Config::new().snet(snet.silence(silence))
         }
-        None => Config::new().keepalive(silence / 2, silence),
+        Spoken::Native => Config::new()
+            .security(Security::none())
+            .keepalive(silence / 2, silence),
+        #[cfg(feature = "noise")]
+        Spoken::Noise => Config::new().keepalive(silence / 2, silence),
     };
     let config = config
         .retry(Duration::from_millis(2), Duration::from_millis(50))
@@ -304,20 +320,28 @@ fn a_transport_is_what_hyper_and_its_pooled_client_run_on() {
     connect::<Connector<TcpConnector>>();
 }
 
-/// Makes tests of functions that run over snet with a cipher, or over native.
+/// Makes tests of functions that run over snet with a cipher, over native in the clear, or under Noise.
 macro_rules! over_both {
     ($($name:ident: $snet:expr,)*) => {$(
         mod $name {
             use unbroken::Snet;
 
+            use super::Spoken;
+
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn over_snet() {
-                super::$name(Some($snet)).await;
+                super::$name(Spoken::Snet($snet)).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn over_native() {
-                super::$name(None).await;
+                super::$name(Spoken::Native).await;
+            }
+
+            #[cfg(feature = "noise")]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_noise() {
+                super::$name(Spoken::Noise).await;
             }
         }
     )*};
@@ -331,8 +355,8 @@ over_both!(
     http2_carries_a_hundred_streams_at_once_through_cuts: Snet::rc4(),
 );
 
-async fn http1_streams_bodies_both_ways_at_once_through_cuts(snet: Option<Snet>) {
-    http(snet, 64 << 10, 30, async |bed| {
+async fn http1_streams_bodies_both_ways_at_once_through_cuts(spoken: Spoken) {
+    http(spoken, 64 << 10, 30, async |bed| {
         let client = Client::builder(TokioExecutor::new()).build(bed.connector());
         warm_up(&client, bed).await;
         for _ in 0..2 {
@@ -342,8 +366,8 @@ async fn http1_streams_bodies_both_ways_at_once_through_cuts(snet: Option<Snet>)
     .await;
 }
 
-async fn http2_streams_bodies_both_ways_at_once_through_cuts(snet: Option<Snet>) {
-    let sessions = http(snet, 32 << 10, 25, async |bed| {
+async fn http2_streams_bodies_both_ways_at_once_through_cuts(spoken: Spoken) {
+    let sessions = http(spoken, 32 << 10, 25, async |bed| {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build(bed.connector());
@@ -378,8 +402,8 @@ fn only_one_session(
     })
 }
 
-async fn http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts(snet: Option<Snet>) {
-    let sessions = http(snet, 1 << 10, 30, async |bed| {
+async fn http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts(spoken: Spoken) {
+    let sessions = http(spoken, 1 << 10, 30, async |bed| {
         let client = Client::builder(TokioExecutor::new()).build(only_one_session(bed.connector()));
         for number in 0..1000 {
             echo(&client, bed.uri("/echo"), number.to_string().into()).await;
@@ -389,10 +413,8 @@ async fn http1_sends_a_thousand_requests_over_one_pooled_session_through_cuts(sn
     assert_eq!(sessions.len(), 1);
 }
 
-async fn http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts(
-    snet: Option<Snet>,
-) {
-    let sessions = http(snet, 1 << 10, 25, async |bed| {
+async fn http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts(spoken: Spoken) {
+    let sessions = http(spoken, 1 << 10, 25, async |bed| {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build(bed.connector());
@@ -405,8 +427,8 @@ async fn http2_sends_two_thousand_requests_over_one_pooled_session_through_cuts(
     assert_eq!(sessions.len(), 1);
 }
 
-async fn http2_carries_a_hundred_streams_at_once_through_cuts(snet: Option<Snet>) {
-    let sessions = http(snet, 64 << 10, 30, async |bed| {
+async fn http2_carries_a_hundred_streams_at_once_through_cuts(spoken: Spoken) {
+    let sessions = http(spoken, 64 << 10, 30, async |bed| {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build(bed.connector());

@@ -20,6 +20,8 @@ use unbroken::{Config, Listener, Security, Snet, connect, protocol::snet::Opened
 mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
+#[path = "../support/setup_clear.rs"]
+mod setup;
 
 mod client;
 mod frames;

@@ -10,9 +10,9 @@ use unbroken::protocol::{
 
 use super::{
     memory_link::MemoryLink,
-    memory_net::{Net, Protocol, send},
+    memory_net::{NATIVE_OPENED, NATIVE_RESUMED, Net, Protocol, send},
     raw_native::{self, Frames},
-    raw_peer,
+    raw_peer, setup,
 };
 
 /// What a raw client knows of its session.
@@ -212,7 +212,11 @@ impl RawSession {
         written.is_empty()
             || match self {
                 Self::Snet(_) => written.len() == 24 && written != [0; 24],
-                Self::Native(_) => matches!(written[0], 0x11 | 0x13),
+                Self::Native(_) if setup::READABLE => matches!(written[0], 0x11 | 0x13),
+                // A REJECT inside Noise has another length, and one outside has none.
+                Self::Native(_) => [NATIVE_OPENED, NATIVE_RESUMED]
+                    .iter()
+                    .any(|len| written.starts_with(&((len - 2) as u16).to_be_bytes())),
             }
     }
 }

@@ -23,6 +23,7 @@ use super::{
         Dial, Net, Protocol, ROOMY, closed, exchange, expect, over_both, pattern, plain, resumed,
         send, until, within,
     },
+    setup,
     stream_on::stream_on,
 };
 
@@ -71,11 +72,14 @@ async fn it_writes_what_the_link_did_not_take(protocol: Protocol) {
     // Accepted whole at once, and never polled again.
     let written = client.write(&bytes).await.expect("room");
     assert_eq!(written, bytes.len());
-    let taken = stream_on(protocol, &net.newest(), Client).len();
     match protocol {
-        Protocol::Snet => assert_eq!(taken, 16),
+        Protocol::Snet => assert_eq!(stream_on(protocol, &net.newest(), Client).len(), 16),
         // Frames take their part.
-        Protocol::Native => assert!(taken <= 16, "{taken}"),
+        Protocol::Native if setup::READABLE => {
+            let taken = stream_on(protocol, &net.newest(), Client).len();
+            assert!(taken <= 16, "{taken}");
+        }
+        Protocol::Native => {}
     }
     let began = Instant::now();
     expect(&mut server, &bytes).await;

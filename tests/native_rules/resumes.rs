@@ -16,8 +16,8 @@ use unbroken::{
 use super::{
     memory_link::{Client, MemoryLink, Server},
     memory_net::{
-        Dial, NATIVE_CONFIRM, NATIVE_RESUME, NATIVE_RESUMED, Net, ROOMY, exchange, expect, native,
-        native_window, pattern, resumed, send, until, within,
+        Dial, NATIVE_CONFIRM, NATIVE_OPEN, NATIVE_OPENED, NATIVE_RESUME, NATIVE_RESUMED, Net,
+        ROOMY, exchange, expect, native, native_window, pattern, resumed, send, until, within,
     },
     raw_native::{self, Frames},
 };
@@ -470,8 +470,8 @@ async fn a_session_whose_open_was_cut_off_is_resumed() {
             let opened = tower::ServiceExt::oneshot(connector, ());
             let opened = within("opening", opened).await;
             let named = match side {
-                Client => at > 28,
-                Server => at >= 68,
+                Client => at > NATIVE_OPEN,
+                Server => at >= NATIVE_OPENED,
             };
             if !named {
                 assert!(

@@ -15,7 +15,8 @@ use unbroken::{
 use super::{
     memory_link::{Client, Fault, MemoryLink, Server},
     memory_net::{
-        Dial, Net, ROOMY, closed, expect, native, read_error, reason, send, until, within,
+        Dial, NATIVE_OPENED, Net, ROOMY, closed, expect, native, read_error, reason, send, until,
+        within,
     },
     raw_native::{self, Frames},
     shutdown::expect_end,
@@ -41,7 +42,7 @@ async fn finish(client: &mut ResumableTransport, server: &mut ResumableTransport
 #[tokio::test(start_paused = true)]
 async fn a_client_whose_last_reset_was_lost_has_finished_all_the_same() {
     let mut resumed = 0;
-    for at in 68..260 {
+    for at in NATIVE_OPENED..NATIVE_OPENED + 192 {
         let mut net = Net::new(&native(), ROOMY);
         net.plan([Dial::CutAt(Server, at)]);
         let (mut client, mut server) = net.open(&native()).await;

@@ -10,7 +10,7 @@ mod memory_net;
 mod raw_native;
 #[path = "../support/raw_peer.rs"]
 mod raw_peer;
-#[path = "../support/setup_noise.rs"]
+#[path = "../support/setup_clear.rs"]
 mod setup;
 
 mod authorize;

@@ -2,12 +2,14 @@
 
 use std::io;
 
+use tokio::io::AsyncReadExt;
 use unbroken::{
     NoiseLink, Suite,
     protocol::{
+        Handshake,
         native::{
-            Answer, ClientOpen, ClientProtection, ClientResume, Opened, ServerHandshake,
-            ServerProtection,
+            Answer, ClientOpen, ClientProtection, ClientResume, Opened, PRELUDE_LEN,
+            ServerHandshake, ServerProtection,
         },
         noise::{ClientKeys, Records, SecretKey, ServerKeys},
     },
@@ -110,13 +112,13 @@ pub(super) async fn resume(
 
 /// Hears what whoever dials wants.
 pub(super) async fn hear(link: &mut MemoryLink, keys: ServerKeys) -> io::Result<ServerHandshake> {
-    let mut machine = ServerHandshake::new();
-    drive(link, &mut machine).await?;
+    let (mut machine, mut prelude) = (ServerHandshake::new(), [0; PRELUDE_LEN]);
+    link.read_exact(&mut prelude).await?;
+    machine.receive(&prelude).map_err(io::Error::other)?;
     let protection = ServerProtection::Noise {
         keys,
         ephemeral: ephemeral(),
     };
-    // What is wrong is to be answered, too.
     machine.proceed(protection).map_err(io::Error::other)?;
     drive(link, &mut machine).await?;
     Ok(machine)

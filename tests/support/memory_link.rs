@@ -177,10 +177,12 @@ pub(crate) fn slow_link(capacity: usize, delay: Duration) -> (MemoryLink, Memory
         pipes: [pipe(), pipe()],
         ends: [End::default(), End::default()],
     })));
-    let end = |side| MemoryLink {
-        side,
-        wire: wire.clone(),
-        timer: None,
+    let end = |side| {
+        MemoryLink::Plain(Bare {
+            side,
+            wire: wire.clone(),
+            timer: None,
+        })
     };
     (end(Client), end(Server), wire.clone())
 }
@@ -279,14 +281,76 @@ fn failed(kind: io::ErrorKind) -> Poll<io::Result<usize>> {
 }
 
 /// One end of an in-memory link.
-pub(crate) struct MemoryLink {
+pub(crate) enum MemoryLink {
+    Plain(Bare),
+    /// For raw peers under Noise.
+    #[cfg(feature = "noise")]
+    Noise(Box<unbroken::NoiseLink<Bare>>),
+    #[cfg(feature = "noise")]
+    Between,
+}
+
+impl MemoryLink {
+    /// Puts the link under the records of a handshake on it.
+    #[cfg(feature = "noise")]
+    pub(crate) fn protect(&mut self, records: unbroken::protocol::noise::Records) {
+        let Self::Plain(bare) = std::mem::replace(self, Self::Between) else {
+            panic!("a link has one handshake");
+        };
+        *self = Self::Noise(Box::new(unbroken::NoiseLink::new(bare, records)));
+    }
+}
+
+/// Calls the same on whichever it is.
+macro_rules! forward {
+    ($link:expr, $call:ident $(, $argument:expr)*) => {
+        match $link.get_mut() {
+            MemoryLink::Plain(link) => Pin::new(link).$call($($argument),*),
+            #[cfg(feature = "noise")]
+            MemoryLink::Noise(link) => Pin::new(link.as_mut()).$call($($argument),*),
+            #[cfg(feature = "noise")]
+            MemoryLink::Between => unreachable!("it is there only while it is replaced"),
+        }
+    };
+}
+
+impl AsyncRead for MemoryLink {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, poll_read, cx, buf)
+    }
+}
+
+impl AsyncWrite for MemoryLink {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, poll_write, cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, poll_flush, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, poll_shutdown, cx)
+    }
+}
+
+/// What is under it all.
+pub(crate) struct Bare {
     side: Side,
     wire: Wire,
     /// For what is on its way to be read.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl MemoryLink {
+impl Bare {
     /// Polls under the lock; wakes others, but not the one that polls, once it is released.
     fn poll<R>(&self, poll: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.wire.lock();
@@ -307,7 +371,7 @@ impl MemoryLink {
     }
 }
 
-impl AsyncRead for MemoryLink {
+impl AsyncRead for Bare {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -369,7 +433,7 @@ impl AsyncRead for MemoryLink {
     }
 }
 
-impl AsyncWrite for MemoryLink {
+impl AsyncWrite for Bare {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -425,7 +489,7 @@ impl AsyncWrite for MemoryLink {
     }
 }
 
-impl Drop for MemoryLink {
+impl Drop for Bare {
     fn drop(&mut self) {
         let side = self.side;
         self.wire.change(|state| {

@@ -429,9 +429,11 @@ macro_rules! over_both {
         mod $name {
             use super::super::memory_net::Protocol;
 
-            $($test)*
-            async fn over_snet() {
-                super::$name(Protocol::Snet).await;
+            $crate::setup::with_snet! {
+                $($test)*
+                async fn over_snet() {
+                    super::$name(Protocol::Snet).await;
+                }
             }
 
             $($test)*
@@ -584,11 +586,11 @@ pub(crate) const RESUME_SENT: usize = 41 + 16;
 pub(crate) const REPLY: usize = 24;
 
 /// The handshake's messages over native, the client's first ones with the prelude.
-pub(crate) const NATIVE_OPEN: usize = 16 + 4 + 8;
-pub(crate) const NATIVE_OPENED: usize = 4 + 64;
-pub(crate) const NATIVE_RESUME: usize = 16 + 4 + 44;
-pub(crate) const NATIVE_RESUMED: usize = 4 + 56;
-pub(crate) const NATIVE_CONFIRM: usize = 4 + 40;
+pub(crate) const NATIVE_OPEN: usize = 16 + setup::FIRST + 4 + 8;
+pub(crate) const NATIVE_OPENED: usize = setup::SECOND + 4 + 64;
+pub(crate) const NATIVE_RESUME: usize = 16 + setup::FIRST + 4 + 44;
+pub(crate) const NATIVE_RESUMED: usize = setup::SECOND + 4 + 56;
+pub(crate) const NATIVE_CONFIRM: usize = setup::RECORD + 4 + 40;
 
 /// What `side` wrote on an snet link after the handshake.
 pub(crate) fn stream(wire: &Wire, side: Side) -> Vec<u8> {

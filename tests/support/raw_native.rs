@@ -8,22 +8,21 @@ use std::{collections::VecDeque, io, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use unbroken::{
     RejectCode,
-    protocol::{
-        Handshake,
-        native::{
-            Answer, ClientOpen, ClientProtection, ClientResume, Decoder, Frame, Head, Hello, Item,
-            Opened, ServerHandshake, ServerProtection, SessionSecret,
-        },
+    protocol::native::{
+        Answer, ClientOpen, ClientResume, Decoder, Frame, Head, Hello, Item, Opened,
+        ServerHandshake, SessionSecret,
     },
 };
+
+use super::setup::{self, GoesOn};
 
 /// The window raw ends state: as much as there is.
 pub(crate) const WINDOW: u64 = 1 << 40;
 
-/// Carries a handshake on until it wants nothing more.
-pub(crate) async fn drive<L>(link: &mut L, machine: &mut impl Handshake) -> io::Result<()>
+/// Carries a handshake on until it wants nothing more, under the security that [`setup`] says.
+pub(crate) async fn drive<L>(link: &mut L, machine: &mut impl GoesOn) -> io::Result<()>
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     loop {
         while !machine.transmit().is_empty() {
@@ -33,30 +32,35 @@ where
         let mut bytes = [0; 128];
         let wanted = machine.wanted().min(bytes.len());
         if wanted == 0 {
+            if machine.go_on(link).map_err(io::Error::other)? {
+                continue;
+            }
             return Ok(());
         }
         match link.read(&mut bytes[..wanted]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => machine.receive(&bytes[..count]).map_err(io::Error::other)?,
+            count => {
+                if let Err(error) = machine.receive(&bytes[..count]) {
+                    // Who wants to can talk on.
+                    let _ = machine.go_on(link);
+                    return Err(io::Error::other(error));
+                }
+            }
         }
     }
 }
 
 /// The machine of a client that opens a session.
 pub(crate) fn open_machine(window: u64) -> ClientOpen {
-    ClientOpen::new(window, ClientProtection::None)
+    ClientOpen::new(window, setup::client())
 }
 
 /// Hears what whoever dials wants.
 pub(crate) async fn hear<L>(link: &mut L) -> io::Result<ServerHandshake>
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut machine = ServerHandshake::new();
-    drive(link, &mut machine).await?;
-    machine
-        .proceed(ServerProtection::None)
-        .map_err(io::Error::other)?;
     drive(link, &mut machine).await?;
     Ok(machine)
 }
@@ -64,7 +68,7 @@ where
 /// Opens up to OPENED: what is left to send is CONFIRM.
 pub(crate) async fn begin_open<L>(link: &mut L) -> io::Result<ClientOpen>
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut machine = open_machine(WINDOW);
     drive(link, &mut machine).await?;
@@ -82,7 +86,7 @@ pub(crate) fn named(machine: &ClientOpen) -> Opened {
 /// Opens a session. ATTACH is still to be sent.
 pub(crate) async fn open<L>(link: &mut L) -> io::Result<Opened>
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let machine = begin_open(link).await?;
     let confirm = machine
@@ -101,7 +105,7 @@ pub(crate) fn resume_machine(session: &Opened, attempt: u32, received: u64) -> C
         attempt,
         rand::random(),
         received,
-        ClientProtection::None,
+        setup::client(),
     )
 }
 
@@ -113,7 +117,7 @@ pub(crate) async fn request<L>(
     received: u64,
 ) -> io::Result<(ClientResume, Answer)>
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut machine = resume_machine(session, attempt, received);
     drive(link, &mut machine).await?;
@@ -131,7 +135,7 @@ pub(crate) async fn resume<L>(
     received: u64,
 ) -> io::Result<u64>
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (machine, answer) = request(link, session, attempt, received).await?;
     let Answer::Resumed { received: server } = answer else {
@@ -147,7 +151,7 @@ where
 /// Answers whoever dials with a REJECT.
 pub(crate) async fn reject<L>(link: &mut L, code: RejectCode, retry_after: Duration) -> Hello
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut machine = hear(link).await.expect("a first message");
     let hello = machine.hello().expect("a first message");
@@ -178,7 +182,7 @@ pub(crate) struct Frames<L> {
     pub(crate) stream: Vec<u8>,
 }
 
-impl<L: AsyncRead + AsyncWrite + Unpin> Frames<L> {
+impl<L: AsyncRead + AsyncWrite + Unpin + 'static> Frames<L> {
     /// A link whose handshake is over.
     pub(crate) fn new(link: L) -> Self {
         Self {
@@ -296,7 +300,7 @@ pub(crate) fn payload(mut frames: &[u8]) -> Vec<u8> {
 /// Gives whoever dials a session, and attaches the link. The id and the secret are random.
 pub(crate) async fn serve_open<L>(mut link: L, window: u64) -> (Frames<L>, Opened)
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut machine = hear(&mut link).await.expect("an OPEN");
     let opened = Opened {
@@ -322,7 +326,7 @@ pub(crate) async fn serve_resume<L>(
     received: u64,
 ) -> (Frames<L>, u64)
 where
-    L: AsyncRead + AsyncWrite + Unpin,
+    L: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut machine = hear(&mut link).await.expect("a RESUME");
     machine.resume(&session.secret, rand::random(), received);

@@ -38,6 +38,8 @@ use unbroken::{
 
 #[path = "../tests/support/raw_native.rs"]
 mod raw_native;
+#[path = "../tests/support/setup_clear.rs"]
+mod setup;
 
 /// Of each kind of honest session.
 const HONEST: usize = 8;

@@ -79,6 +79,30 @@ fn the_native_wire_is_send_sync_unpin_and_static() {
     assert_all!(Decoder, Frame, Head, Item, Reject, RejectCode);
     assert_all!(Kind, Prelude);
     assert_all!(Identity, NativeSession, Settings, Tombstone);
+    assert_all!(
+        native::Binding,
+        native::ClientProtection,
+        native::ServerProtection
+    );
+}
+
+#[cfg(feature = "noise")]
+#[test]
+fn noise_and_its_keys_are_send_sync_unpin_and_static() {
+    use unbroken::{
+        KeyError, KeyKind, KeyPair, PresharedKey, PublicKey,
+        protocol::noise::{ClientKeys, Initiator, Pattern, Records, Responder, ServerKeys, Suite},
+    };
+
+    assert_all!(KeyError, KeyKind, KeyPair, PresharedKey, PublicKey);
+    assert_all!(ClientKeys, Pattern, ServerKeys, Suite);
+    assert_all!(Initiator, Records, Responder);
+}
+
+#[cfg(all(feature = "noise", feature = "transport"))]
+#[test]
+fn a_noise_link_is_what_its_link_is() {
+    assert_all!(unbroken::NoiseLink<tokio::net::TcpStream>);
 }
 
 /// It holds ciphers, which need not be `Sync`: each has one user.
@@ -99,7 +123,7 @@ fn the_transport_is_send_sync_unpin_and_static() {
     assert_all!(ResumableTransport, Handle, LinkState, SessionId);
     // At the root as well.
     assert_all!(unbroken::Stats);
-    assert_all!(Config, MemoryBudget, Snet);
+    assert_all!(Config, MemoryBudget, Snet, unbroken::Security);
 }
 
 #[cfg(feature = "client")]

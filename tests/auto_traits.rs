@@ -170,9 +170,3 @@ fn what_a_handle_returns_is_send() {
         is_send(handle.subscribe());
     };
 }
-
-#[cfg(all(feature = "noise", feature = "transport"))]
-#[test]
-fn a_noise_link_is_what_its_link_is() {
-    assert_all!(unbroken::NoiseLink<tokio::net::TcpStream>);
-}

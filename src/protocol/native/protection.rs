@@ -1,6 +1,8 @@
 //! What protects a link, as its handshake sees it: how the messages are covered, and what ties proofs to them (`docs/PROTOCOL.md`, native:
 //! "Security").
 
+use std::fmt;
+
 use super::{
     Binding,
     prelude::{Prelude, security, suite},
@@ -17,7 +19,6 @@ use crate::protocol::noise::{
 pub(super) const LENGTH_LEN: usize = 2;
 
 /// What protects a client's link.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientProtection {
     /// Nothing: something below does, or nothing needs to.
@@ -36,7 +37,6 @@ pub enum ClientProtection {
 }
 
 /// What protects a server's link.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum ServerProtection {
     /// Nothing: something below does, or nothing needs to.
@@ -68,6 +68,35 @@ impl ClientProtection {
             Self::None => (security::NONE, suite::NONE),
             #[cfg(feature = "noise")]
             Self::Noise { keys, suite, .. } => (keys.pattern().code(), suite.code()),
+        }
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for ClientProtection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            #[cfg(feature = "noise")]
+            Self::Noise { keys, suite, .. } => f
+                .debug_struct("Noise")
+                .field("keys", keys)
+                .field("suite", suite)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for ServerProtection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            #[cfg(feature = "noise")]
+            Self::Noise { keys, .. } => f
+                .debug_struct("Noise")
+                .field("keys", keys)
+                .finish_non_exhaustive(),
         }
     }
 }

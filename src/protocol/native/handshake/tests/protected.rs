@@ -362,7 +362,15 @@ fn no_key_shows_in_a_machine_that_is_printed() {
         let before = format!("{client:?} {server:?}");
         server.open(&opened());
         feed(&mut client, &said(&mut server), 1000).expect("unchanged");
-        let printed = format!("{before} {client:?} {server:?} {:?}", client_keys(pattern));
+        let protections = format!(
+            "{:?} {:?}",
+            self::client(pattern, suite),
+            ServerProtection::Noise {
+                keys: server_keys(pattern),
+                ephemeral: [4; 32].into(),
+            }
+        );
+        let printed = format!("{before} {client:?} {server:?} {protections}");
         for secret in [0x11, 0x22, 0x77, 3, 4, 0x5c] {
             let shown = format!("{secret}, {secret}, {secret}, {secret}");
             assert!(!printed.contains(&shown), "{printed}");

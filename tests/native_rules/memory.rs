@@ -15,8 +15,8 @@ use unbroken::{
 use super::{
     memory_link::Fault,
     memory_net::{
-        Dial, Net, Protocol, ROOMY, closed, connected, exchange, expect, over_both, pattern, send,
-        state, until, within,
+        Dial, Net, Protocol, ROOMY, closed, connected, exchange, expect, native, over_both,
+        pattern, send, state, until, within,
     },
 };
 
@@ -38,7 +38,7 @@ fn config(memory: &MemoryBudget) -> Config {
 /// A client of its own process, which has memory enough.
 fn elsewhere() -> Config {
     // No ping wakes anybody.
-    Config::new()
+    native()
         .window(WINDOW)
         .resume_window(AGES)
         .keepalive(AGES, 2 * AGES)

@@ -24,6 +24,11 @@ const OVERHEAD: usize = HEAD_LEN + TAG_LEN;
 /// The most plaintext that is sealed at a time, in bytes. With its tag a record takes up a round number of bytes, so that a reader whose
 /// buffer has as many has it opened right there. Records of 32 KiB measure 1 to 2 % faster, those of 64 KiB slower.
 const PLAINTEXT: usize = 16 * 1024 - TAG_LEN;
+/// The most plaintext that is sealed at a time on a young link, in bytes. A record is of use when it is whole: what gets through before a
+/// bad network cuts the link counts, so a record takes up a packet there rather than twelve.
+const YOUNG_PLAINTEXT: usize = 1300;
+/// How many bytes a link carries before it is no longer young.
+const YOUNG: usize = 64 * 1024;
 /// Pieces that are shorter are gathered into records of this size at most: copying so much costs less than sealing and opening once
 /// more.
 const GATHERED: usize = 1024;
@@ -75,6 +80,8 @@ pub struct NoiseLink<L> {
     ends: bool,
     /// Records the link has not taken yet.
     output: Buffer,
+    /// How many more bytes go out as on a young link.
+    young: usize,
     /// This end has said that its direction ends.
     shut: bool,
     unreadable: Option<Broken>,
@@ -117,6 +124,7 @@ impl<L> NoiseLink<L> {
             opened: Buffer::default(),
             ends: false,
             output: Buffer::default(),
+            young: YOUNG,
             shut: false,
             unreadable: None,
             unwritable: None,
@@ -204,7 +212,12 @@ impl<L> NoiseLink<L> {
 
     /// Seals the first bytes of `slices`, `total` in all, as far as there is room for them to wait, and returns how many.
     fn seal(&mut self, slices: &[IoSlice<'_>], total: usize) -> io::Result<usize> {
-        let records = (total / PLAINTEXT).saturating_add(2);
+        let longest = if self.young > 0 {
+            YOUNG_PLAINTEXT
+        } else {
+            PLAINTEXT
+        };
+        let records = (total / longest).saturating_add(2);
         let sealed = total.saturating_add(records.saturating_mul(OVERHEAD));
         let capacity = sealed.min(MOST_OUTPUT).next_power_of_two();
         self.output.reserve(capacity.clamp(SMALLEST, MOST_OUTPUT));
@@ -213,7 +226,7 @@ impl<L> NoiseLink<L> {
         let mut taken = 0;
         while taken < total && self.output.room().len() > OVERHEAD {
             let rest = total - taken;
-            let most = PLAINTEXT.min(self.output.room().len() - OVERHEAD);
+            let most = longest.min(self.output.room().len() - OVERHEAD);
             let piece = pieces.piece();
             let plaintext = if piece.len() >= GATHERED || piece.len() == rest {
                 pieces.take(most)
@@ -226,6 +239,7 @@ impl<L> NoiseLink<L> {
             self.output.fill(len);
             taken += plaintext.len();
         }
+        self.young = self.young.saturating_sub(taken);
         Ok(taken)
     }
 }

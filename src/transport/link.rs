@@ -55,6 +55,7 @@ impl AnyLink {
     pub(crate) fn allocated(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
+            #[cfg(feature = "noise")]
             Self::Noise(link) => link.allocated(),
         }
     }

@@ -15,6 +15,7 @@ use core_shield::Shield;
 use core_snet::Snet;
 use core_steps::Step;
 use libfuzzer_sys::fuzz_target;
+use unbroken::protocol::noise::{Pattern, Suite};
 use unbroken_fuzz::input::{byte, pick, size};
 
 #[path = "../../tests/support/core_carried.rs"]
@@ -133,7 +134,7 @@ fn snet(input: &mut Unstructured<'_>) -> Snet {
 
 fn native(input: &mut Unstructured<'_>) -> Native {
     let which = pick(input, 8);
-    let direct = which % 2 == 1;
+    let direct = !which.is_multiple_of(2);
     // What protects the links, and the most plaintext of a record.
     let shield = match which / 2 {
         0 => Shield::None,

@@ -317,13 +317,13 @@ fn sessions(seeds: &Seeds) -> io::Result<()> {
     .concat();
     for mode in 0..6 {
         let head: Vec<Vec<u8>> = match mode {
-            // Windows, the capacity of a link, and how it goes on.
+            // The protection, windows, the capacity of a link, and how it goes on.
             0 | 1 => (0..8)
-                .map(|rest| vec![mode, 1, 64, 192, 100, rest])
+                .map(|rest| vec![mode, rest, 64, 192, 100, rest])
                 .collect(),
             // Instead of the latter, whether all links fail, and how either end ends.
             2 => (0..5)
-                .map(|ending| vec![mode, 0, 64, 80, 192, ending & 1, ending, 2])
+                .map(|ending| vec![mode, ending, 64, 80, 192, ending & 1, ending, 2])
                 .collect(),
             // The cipher, the history, and the capacity.
             _ => (0..3).map(|cipher| vec![mode, cipher, 64, 63]).collect(),

@@ -171,67 +171,114 @@ async fn no_secret_and_no_payload_is_ever_traced() {
     let keys = Arc::default();
     let find: [fn(&Wire, &mut Secrets); 2] = [native_secrets, snet_secrets];
     for (config, find) in [native(), spying(&keys)].into_iter().zip(find) {
-        let (capture, _guard) = Capture::here();
-        let mut told = Vec::new();
         let mut secrets = Secrets::default();
-        secrets.add(PAYLOAD);
-
-        let mut net = Net::new(&config, ROOMY);
-        let (mut client, mut server) = net.open(&config).await;
-        for _ in 0..3 {
-            send(&mut client, PAYLOAD).await;
-            expect(&mut server, PAYLOAD).await;
-            net.lose(&client, &server).await;
-            // Under way twice.
-            client.write_all(PAYLOAD).await.expect("there is room");
-            server.write_all(PAYLOAD).await.expect("there is room");
-            sleep(Duration::from_secs(1)).await;
-            let resumes = client.handle().stats().resumes;
-            net.set(Dial::Serve);
-            resumed(&client.handle(), resumes + 1).await;
-            expect(&mut server, PAYLOAD).await;
-            expect(&mut client, PAYLOAD).await;
-            client.handle().migrate().await.expect("it migrates");
-        }
-        told.push(format!("{:#?}", [client.handle(), server.handle()]));
-        let sessions = net.acceptor().sessions().expect("a good configuration");
-        told.push(format!("{sessions:?} {:?}", sessions.list()));
-        let good = net.links();
-
-        // What goes wrong is told as well: a resume with bytes changed, one in the wrong place, strangers.
-        let request = net.wire(good - 1).written(Client);
-        let mut forged = request.clone();
-        forged[30] ^= 1;
-        for bytes in [&request[..], &forged, &request[..20], PAYLOAD, b"UNBR\x09"] {
-            let (mut stranger, _) = net.raw_link();
-            stranger.write_all(bytes).await.expect("there is room");
-            sleep(Duration::from_secs(1)).await;
-            drop(stranger);
-        }
-        sleep(Duration::from_secs(11)).await;
-        client.handle().close(0xdead);
-        server.handle().close(0xdead);
-        for end in [&client, &server] {
-            told.push(format!("{:?}", closed(&end.handle()).await));
-        }
-        for result in [client.write_all(PAYLOAD).await, server.flush().await] {
-            let error = result.expect_err("the session is over");
-            told.push(format!("{error} {error:?} {error:#?}"));
-        }
-
-        for number in 0..good {
-            find(&net.wire(number), &mut secrets);
-        }
-        for key in keys.lock().expect("no panic").iter() {
-            secrets.add(key);
-        }
+        tells_nothing(&config, &config, find, &keys, &mut secrets).await;
         assert!(secrets.0.len() > 10);
-        let events = capture.ours();
-        assert!(events.len() > 50, "{}", events.len());
-        secrets.check(&capture.text());
-        secrets.check(&told.concat());
     }
     assert!(!keys.lock().expect("no panic").is_empty());
+}
+
+#[cfg(feature = "noise")]
+#[tokio::test(start_paused = true)]
+async fn no_key_of_either_end_is_ever_traced() {
+    use unbroken::{KeyPair, PresharedKey};
+
+    // Behind what says which kind of key it is.
+    let text = |text: &str| text.as_bytes()[text.len() - 43..].to_vec();
+    let shared = PresharedKey::generate().expect("random bytes");
+    let psk = || Config::new().security(Security::psk(shared.clone()));
+    let [server, client] = [0x5eed_u64, 0xc11e].map(|seed| {
+        let private =
+            std::array::from_fn(|at| (seed.wrapping_mul(at as u64 * 7919 + 31) >> 3) as u8);
+        (private, KeyPair::from_private_bytes(private))
+    });
+    let mutual = (
+        Config::new().security(Security::key_pair(server.1.clone()).authorize(|_| true)),
+        Config::new().security(Security::mutual(client.1.clone(), server.1.public())),
+    );
+    for (for_server, for_client) in [(psk(), psk()), mutual] {
+        let mut secrets = Secrets::default();
+        secrets.add(&text(&shared.to_text()));
+        for (private, pair) in [&server, &client] {
+            secrets.add(&private[..]);
+            secrets.add(&text(&pair.to_text()));
+        }
+        tells_nothing(
+            &for_server,
+            &for_client,
+            |_, _| {},
+            &Arc::default(),
+            &mut secrets,
+        )
+        .await;
+    }
+}
+
+/// Has a session live through what there is, and sees that none of the `secrets`, nor those that are found in what went over its links, is told.
+async fn tells_nothing(
+    server: &Config,
+    client: &Config,
+    find: fn(&Wire, &mut Secrets),
+    keys: &Arc<Mutex<Vec<[u8; 8]>>>,
+    secrets: &mut Secrets,
+) {
+    let (capture, _guard) = Capture::here();
+    let mut told = Vec::new();
+    secrets.add(PAYLOAD);
+
+    let mut net = Net::new(server, ROOMY);
+    let (mut client, mut server) = net.open(client).await;
+    for _ in 0..3 {
+        send(&mut client, PAYLOAD).await;
+        expect(&mut server, PAYLOAD).await;
+        net.lose(&client, &server).await;
+        // Under way twice.
+        client.write_all(PAYLOAD).await.expect("there is room");
+        server.write_all(PAYLOAD).await.expect("there is room");
+        sleep(Duration::from_secs(1)).await;
+        let resumes = client.handle().stats().resumes;
+        net.set(Dial::Serve);
+        resumed(&client.handle(), resumes + 1).await;
+        expect(&mut server, PAYLOAD).await;
+        expect(&mut client, PAYLOAD).await;
+        client.handle().migrate().await.expect("it migrates");
+    }
+    told.push(format!("{:#?}", [client.handle(), server.handle()]));
+    let sessions = net.acceptor().sessions().expect("a good configuration");
+    told.push(format!("{sessions:?} {:?}", sessions.list()));
+    let good = net.links();
+
+    // What goes wrong is told as well: a resume with bytes changed, one in the wrong place, strangers.
+    let request = net.wire(good - 1).written(Client);
+    let mut forged = request.clone();
+    forged[30] ^= 1;
+    for bytes in [&request[..], &forged, &request[..20], PAYLOAD, b"UNBR\x09"] {
+        let (mut stranger, _) = net.raw_link();
+        stranger.write_all(bytes).await.expect("there is room");
+        sleep(Duration::from_secs(1)).await;
+        drop(stranger);
+    }
+    sleep(Duration::from_secs(11)).await;
+    client.handle().close(0xdead);
+    server.handle().close(0xdead);
+    for end in [&client, &server] {
+        told.push(format!("{:?}", closed(&end.handle()).await));
+    }
+    for result in [client.write_all(PAYLOAD).await, server.flush().await] {
+        let error = result.expect_err("the session is over");
+        told.push(format!("{error} {error:?} {error:#?}"));
+    }
+
+    for number in 0..good {
+        find(&net.wire(number), secrets);
+    }
+    for key in keys.lock().expect("no panic").iter() {
+        secrets.add(key);
+    }
+    let events = capture.ours();
+    assert!(events.len() > 50, "{}", events.len());
+    secrets.check(&capture.text());
+    secrets.check(&told.concat());
 }
 
 /// What a value shows of itself.

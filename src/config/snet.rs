@@ -86,7 +86,7 @@ impl Snet {
     /// How many of the last sent bytes each end keeps, and how many received bytes may wait for the application. Default: 1 MiB.
     ///
     /// The memory is taken as it is needed, and the history's is kept: a session that has sent this much holds it until it ends.
-    /// From 64 bytes to 2 GiB, and at most half the [memory budget](Config::memory_budget); over TCP sockets of ours at least about 150 KiB, for the socket buffers to have room.
+    /// From 64 bytes to 2 GiB, and at most half the [memory budget](crate::Config::memory_budget); over TCP sockets of ours at least about 150 KiB, for the socket buffers to have room.
     #[must_use]
     pub fn history(mut self, bytes: usize) -> Self {
         self.history = bytes;
@@ -123,7 +123,7 @@ impl Snet {
         self
     }
 
-    /// For a server whose [`security`](Config::security) authenticates its native clients: that those who speak snet prove nothing is
+    /// For a server whose [`security`](crate::Config::security) authenticates its native clients: that those who speak snet prove nothing is
     /// meant. Without it such a configuration is refused, since whoever speaks snet would get past what was asked for.
     #[must_use]
     pub fn unauthenticated(mut self) -> Self {

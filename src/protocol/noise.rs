@@ -78,7 +78,7 @@ impl Pattern {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Nn, Self::NnPsk0, Self::Nk, Self::Ik];
 
-    /// Its place in a prelude, one of native's [`security`](crate::protocol::native::security).
+    /// Its place in a prelude, one of native's [`security`].
     pub fn code(self) -> u8 {
         match self {
             Self::Nn => security::NN,
@@ -143,7 +143,7 @@ impl Suite {
         }
     }
 
-    /// Its place in a prelude, one of native's [`suite`](crate::protocol::native::suite).
+    /// Its place in a prelude, one of native's [`suite`].
     pub fn code(self) -> u8 {
         match self {
             Self::AesGcm => suite::AES_GCM_SHA256,

@@ -106,11 +106,9 @@ fn watch_turns(shared: &Shared, grace_ends: &mut Option<Instant>) -> bool {
             passed
         }
         None => {
-            *grace_ends = next_look(shared);
-            if grace_ends.is_none() && shared.is_watching() {
-                shared.stop_watching();
-                *grace_ends = next_look(shared);
-            }
+            // The turn that was to be watched may be over by now; the next should not have to ask again.
+            let watches = shared.has_turns() || shared.is_watching();
+            *grace_ends = watches.then(|| Instant::now() + GRACE);
             false
         }
     }

@@ -1,6 +1,7 @@
 //! A session together with its links: the bytes' way between them.
 
 mod ending;
+mod keeping;
 mod memory;
 mod resuming;
 
@@ -33,6 +34,9 @@ use crate::{
 
 /// How much of a link the keeper reads at a time, on its stack.
 const TAKE_IN: usize = 16 * 1024;
+/// How much of a link is read at a time for an application that has less room than that: what stands around a few bytes of the stream, and
+/// the next few, cost no call of their own.
+const AHEAD: usize = 2 * 1024;
 /// How many times a link is read in one go, if it always has more, before other tasks may run.
 const ROUNDS: usize = 64;
 
@@ -205,23 +209,54 @@ impl SessionIo {
                 return Poll::Ready(Err(Error::Closed(reason).into()));
             }
             let before = buf.filled().len();
-            let (id, result) = ready!(self.poll_links(buf));
-            if let Some(count) = self.gave(id, result, fx) {
-                let bytes = &mut buf.filled_mut()[before..];
-                debug_assert_eq!(bytes.len(), count);
-                let fresh = self.take(id, bytes, fx);
-                let count = fresh.len();
-                bytes.copy_within(fresh, 0);
-                buf.set_filled(before + count);
-                self.answer(fx);
-                if count > 0 {
-                    return Poll::Ready(Ok(()));
-                }
+            let polled = if buf.remaining() < AHEAD {
+                self.poll_ahead(buf, fx)
+            } else {
+                self.poll_straight(buf, fx)
+            };
+            ready!(polled);
+            self.answer(fx);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
             }
         }
         // Nothing of the stream came, but more may be there.
         fx.wake_reader = true;
         Poll::Pending
+    }
+
+    /// Reads a link into `buf`, as much as it gives.
+    fn poll_straight(&mut self, buf: &mut ReadBuf<'_>, fx: &mut Effects) -> Poll<()> {
+        let before = buf.filled().len();
+        let (id, result) = ready!(self.poll_links(buf));
+        if let Some(count) = self.gave(id, result, fx) {
+            let bytes = &mut buf.filled_mut()[before..];
+            debug_assert_eq!(bytes.len(), count);
+            let fresh = self.take(id, bytes, fx);
+            let count = fresh.len();
+            bytes.copy_within(fresh, 0);
+            buf.set_filled(before + count);
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads a link beyond the room in `buf`; what does not fit waits.
+    fn poll_ahead(&mut self, buf: &mut ReadBuf<'_>, fx: &mut Effects) -> Poll<()> {
+        let mut scratch = [const { MaybeUninit::uninit() }; AHEAD];
+        let room = self.session.wanted().saturating_add(buf.remaining());
+        let mut ahead = ReadBuf::uninit(&mut scratch[..room.min(AHEAD)]);
+        let (id, result) = ready!(self.poll_links(&mut ahead));
+        if self.gave(id, result, fx).is_some() {
+            let bytes = ahead.filled_mut();
+            let fresh = self.take(id, bytes, fx);
+            let count = fresh.len().min(buf.remaining());
+            let (fitting, waiting) = bytes[fresh].split_at(count);
+            buf.put_slice(fitting);
+            if !waiting.is_empty() {
+                self.session.store(waiting);
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Accepts as much of `bufs` as there is room for, and hands it to the link as far as the link takes it.
@@ -551,92 +586,5 @@ impl SessionIo {
         self.seen = self.state();
         self.record();
         fx.phase_changed();
-    }
-
-    // What the keeper does.
-
-    /// Does for the session what the application does not, in the directions that are the `keeper`'s, and says what else there is to do
-    /// and when to come again at the latest.
-    pub(super) fn keep(
-        &mut self,
-        keeps_read: bool,
-        keeps_write: bool,
-        fx: &mut Effects,
-    ) -> (Need, Option<Instant>) {
-        let is_due = self.poll_timeout().is_some_and(|at| at <= now());
-        // Before time is up for anything, what has come in by now counts.
-        if keeps_read || is_due || self.is_closing() {
-            self.take_in(fx);
-        }
-        self.handle_timeout(fx);
-        self.account(fx);
-        if keeps_write || self.session.owes(now()) || self.is_closing() {
-            let before = self.unsent();
-            let _ = self.hand_over_and_flush(fx);
-            fx.wake_writer |= self.unsent() != before;
-        }
-        self.finish(fx);
-        if is_due {
-            let stats = self.session.stats();
-            let carried = stats.sent.wrapping_add(stats.received);
-            self.idle = std::mem::replace(&mut self.carried, carried) == carried;
-            self.release_idle();
-        }
-        self.record();
-        self.keeper_comes = self.poll_timeout();
-        (self.need(), self.keeper_comes)
-    }
-
-    /// Has the links give memory back if they are pinged at most.
-    fn release_idle(&mut self) {
-        if self.idle {
-            for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
-                attached.link.release();
-            }
-        }
-    }
-
-    /// The application has read or written. Returns whether something is due before the keeper comes again by itself.
-    pub(super) fn is_due_before_keeper(&mut self) -> bool {
-        self.recorder.application_came();
-        match (self.poll_timeout(), self.keeper_comes) {
-            (Some(due), Some(comes)) => due < comes,
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
-    }
-
-    // What time does.
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let times = [
-            self.session.poll_timeout(),
-            self.close_by,
-            self.recorder.due(),
-            self.memory.look_at(),
-        ];
-        times.into_iter().flatten().min()
-    }
-
-    fn handle_timeout(&mut self, fx: &mut Effects) {
-        let now = now();
-        if self.close_by.is_some_and(|at| at <= now) {
-            self.close_by = None;
-            self.session.link_closed(now);
-        }
-        let held = [&self.previous, &self.link]
-            .map(|attached| attached.as_ref().map(|attached| attached.id));
-        if self.session.handle_timeout(now) && !self.doubt {
-            tracing::debug!(session = %self.id.short(), "the peer is silent");
-            self.doubt = true;
-        }
-        let over = matches!(self.session.phase(), Phase::Closed(_));
-        for id in held.into_iter().flatten().filter(|_| !over) {
-            if !self.session.holds(id) {
-                tracing::debug!(session = %self.id.short(), link = id, "the link is given up: its peer was silent for too long");
-                self.lost(id);
-            }
-        }
-        self.look(fx);
     }
 }

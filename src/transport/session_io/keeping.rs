@@ -1,0 +1,102 @@
+//! What the keeper does, and what time does.
+
+use std::time::Instant;
+
+use super::{Need, SessionIo};
+use crate::{
+    protocol::Phase,
+    transport::{clock::now, effects::Effects},
+};
+
+impl SessionIo {
+    /// Does for the session what the application does not, in the directions that are the `keeper`'s, and says what else there is to do
+    /// and when to come again at the latest.
+    pub(in crate::transport) fn keep(
+        &mut self,
+        keeps_read: bool,
+        keeps_write: bool,
+        fx: &mut Effects,
+    ) -> (Need, Option<Instant>) {
+        let is_due = self.poll_timeout().is_some_and(|at| at <= now());
+        // Before time is up for anything, what has come in by now counts.
+        if keeps_read || is_due || self.is_closing() {
+            self.take_in(fx);
+        }
+        self.handle_timeout(fx);
+        self.account(fx);
+        if keeps_write || self.session.owes(now()) || self.is_closing() {
+            let before = self.unsent();
+            let _ = self.hand_over_and_flush(fx);
+            fx.wake_writer |= self.unsent() != before;
+        }
+        self.finish(fx);
+        if is_due {
+            let stats = self.session.stats();
+            let carried = stats.sent.wrapping_add(stats.received);
+            self.idle = std::mem::replace(&mut self.carried, carried) == carried;
+            self.release_idle();
+        }
+        self.record();
+        // What it was asked to come for may be done by now. It comes all the same, or the next message would have to ask again.
+        let asked = self.keeper_comes.filter(|at| *at > now());
+        self.keeper_comes = [asked, self.poll_timeout()].into_iter().flatten().min();
+        (self.need(), self.keeper_comes)
+    }
+
+    /// Has the links give memory back if they are pinged at most.
+    pub(super) fn release_idle(&mut self) {
+        if self.idle {
+            for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
+                attached.link.release();
+            }
+        }
+    }
+
+    /// The application has read or written. Returns whether something is due before the keeper comes again by itself: then it is to come
+    /// by then.
+    pub(in crate::transport) fn is_due_before_keeper(&mut self) -> bool {
+        self.recorder.application_came();
+        let due = self.poll_timeout();
+        let is_earlier = match (due, self.keeper_comes) {
+            (Some(due), Some(comes)) => due < comes,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_earlier {
+            self.keeper_comes = due;
+        }
+        is_earlier
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let times = [
+            self.session.poll_timeout(),
+            self.close_by,
+            self.recorder.due(),
+            self.memory.look_at(),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, fx: &mut Effects) {
+        let now = now();
+        if self.close_by.is_some_and(|at| at <= now) {
+            self.close_by = None;
+            self.session.link_closed(now);
+        }
+        let held = [&self.previous, &self.link]
+            .map(|attached| attached.as_ref().map(|attached| attached.id));
+        if self.session.handle_timeout(now) && !self.doubt {
+            tracing::debug!(session = %self.id.short(), "the peer is silent");
+            self.doubt = true;
+        }
+        let over = matches!(self.session.phase(), Phase::Closed(_));
+        for id in held.into_iter().flatten().filter(|_| !over) {
+            if !self.session.holds(id) {
+                tracing::debug!(session = %self.id.short(), link = id, "the link is given up: its peer was silent for too long");
+                self.lost(id);
+            }
+        }
+        self.look(fx);
+    }
+}

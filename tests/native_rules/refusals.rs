@@ -1,12 +1,18 @@
 //! A server that turns a client away: for now, or for good.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::time::Instant;
-use tower::ServiceExt;
+use tokio::{io::duplex, sync::mpsc, time::Instant};
+use tower::{ServiceExt, service_fn};
 use unbroken::{
-    CloseReason, Connector, Error, LinkState, Refusal, RejectCode, ResumableTransport,
-    protocol::native::Hello,
+    Accepted, Acceptor, CloseReason, Connector, Error, LinkState, Refusal, RejectCode,
+    ResumableTransport, ResumeError, protocol::native::Hello,
 };
 
 use super::{
@@ -239,4 +245,50 @@ async fn a_restarted_server_is_found_out_by_the_first_link_that_reaches_it() {
     exchange(&mut client, &mut server).await;
     net.cut_and_resume(&client, &server).await;
     resumed(&client.handle(), 1).await;
+}
+
+/// Whoever is in between, or a load balancer that errs, can lead a resume to a server that does not have the session.
+#[tokio::test(start_paused = true)]
+async fn a_resume_that_is_led_to_another_server_is_put_off_and_the_session_goes_on() {
+    let servers = [1, 2].map(|route| Acceptor::new(native().route(route)));
+    let led = Arc::new(AtomicUsize::new(0));
+    let (sender, mut outcomes) = mpsc::unbounded_channel();
+    let leads = led.clone();
+    let dial = service_fn(move |()| {
+        let server = servers[leads.load(Ordering::Relaxed)].clone();
+        let sender = sender.clone();
+        async move {
+            let (near, far) = duplex(ROOMY);
+            tokio::spawn(async move { sender.send(server.accept(far).await) });
+            Ok::<_, std::io::Error>(near)
+        }
+    });
+    let connector = Connector::new(dial, native());
+    let mut client = within("opening", connector.oneshot(()))
+        .await
+        .expect("it opens");
+    let Some(Ok(Accepted::New(mut server))) = outcomes.recv().await else {
+        panic!("it is a new session");
+    };
+    exchange(&mut client, &mut server).await;
+
+    led.store(1, Ordering::Relaxed);
+    let astray = within("the migration", client.handle().migrate()).await;
+    let told = astray.expect_err("the session is not there");
+    assert!(
+        matches!(told, Error::Rejected { reason, .. } if reason == RejectCode::Elsewhere),
+        "{told:?}"
+    );
+    let refused = outcomes.recv().await.expect("it has answered");
+    let refused = refused.expect_err("the session is not there");
+    assert!(
+        matches!(refused, Error::Resume(ResumeError::Elsewhere)),
+        "{refused:?}"
+    );
+    exchange(&mut client, &mut server).await;
+
+    led.store(0, Ordering::Relaxed);
+    let back = within("the migration", client.handle().migrate()).await;
+    back.expect("the session is there");
+    exchange(&mut client, &mut server).await;
 }

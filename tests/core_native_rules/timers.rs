@@ -197,6 +197,34 @@ fn either_of_two_links_can_be_dead() {
     assert_eq!(script.due(), Some(RESUME_WINDOW));
 }
 
+/// Bytes that the link holds back, for a record that takes long or never becomes whole.
+#[test]
+fn what_is_held_back_is_a_sign_of_life_for_a_while() {
+    for role in BOTH {
+        let mut script = Scripted::attached(role);
+        script.say_data(b"a");
+        for _ in 0..8 {
+            script.pass(DEAD_AFTER - MS);
+            script.session.stirred(0, script.now);
+        }
+        script.pass(7 * MS);
+        assert_eq!(script.session.phase(), Phase::Attached);
+        script.pass(MS);
+        assert_eq!(script.session.phase(), Phase::Detached(script.now));
+
+        // A record that does become whole is heard.
+        let mut script = Scripted::attached(role);
+        for _ in 0..3 {
+            for _ in 1..8 {
+                script.pass(DEAD_AFTER - MS);
+                script.session.stirred(0, script.now);
+            }
+            script.say_data(b"a");
+        }
+        assert_eq!(script.session.phase(), Phase::Attached);
+    }
+}
+
 #[test]
 fn a_session_expires_when_the_resume_window_has_passed() {
     for role in BOTH {

@@ -11,6 +11,10 @@ use crate::{
     },
 };
 
+/// For how many times `dead_after` bytes that a link holds back keep it from counting as dead. Nothing protects the length of a
+/// record: one whose length was changed on the way may wait for more than the peer has to say.
+const HELD_BACK: u32 = 8;
+
 impl NativeSession {
     /// A client was refused the link: the session is over if that is final, and else waits as long as the server says.
     pub fn rejected(&mut self, reject: Reject, now: Instant) {
@@ -101,8 +105,11 @@ impl NativeSession {
 
     /// When the link is to be given up for the peer's silence.
     pub(super) fn dead_at(&self, link: &Link) -> Option<Instant> {
-        let heard = link.heard.max(link.stirred);
-        heard.checked_add(self.settings.dead_after)
+        let dead_after = self.settings.dead_after;
+        let trusted = dead_after.saturating_mul(HELD_BACK);
+        let held_back = link.stirred.saturating_duration_since(link.heard);
+        link.heard
+            .checked_add(held_back.saturating_add(dead_after).min(trusted))
     }
 
     /// When the peer is to be pinged. Again before it answers, as long as what comes is held back: there is nothing to acknowledge

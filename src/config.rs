@@ -17,6 +17,9 @@ use crate::{
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// The smallest and the largest window or history, in bytes.
 const BUFFER: std::ops::RangeInclusive<usize> = 64..=1 << 31;
+/// What is kept of each direction unless it is configured, in bytes, and how far that grows.
+const WINDOW: usize = 1 << 20;
+const MAX_WINDOW: usize = 8 << 20;
 /// What the longest payload of a frame may be: that of DATA, to the longest a header can announce.
 const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FRAME;
 
@@ -36,6 +39,7 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 /// | [`snet`](Self::snet) | not spoken |
 /// | [`security`](Self::security) | [`Security::anonymous`]: encrypted, nobody authenticated |
 /// | [`window`](Self::window) | 1 MiB |
+/// | [`max_window`](Self::max_window) | 8 MiB, or the window if that is set |
 /// | [`keepalive`](Self::keepalive) | ping after 15 seconds of silence, dead after 30 |
 /// | [`resume_window`](Self::resume_window) | 5 minutes |
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 seconds |
@@ -54,7 +58,8 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 pub struct Config {
     snet: Option<Snet>,
     security: Security,
-    window: usize,
+    window: Option<usize>,
+    max_window: Option<usize>,
     ping_after: Duration,
     dead_after: Duration,
     resume_window: Duration,
@@ -78,7 +83,8 @@ impl Default for Config {
         Self {
             snet: None,
             security: Security::default(),
-            window: 1 << 20,
+            window: None,
+            max_window: None,
             ping_after: Duration::from_secs(15),
             dead_after: Duration::from_secs(30),
             resume_window: Duration::from_secs(5 * 60),
@@ -127,12 +133,37 @@ impl Config {
     /// received, until the application has read them. A writer waits when the window is full. Default: 1 MiB.
     ///
     /// The memory is taken as it is needed and given back when nothing is under way: twice this for each session at the most. On a path
-    /// with a round trip of *t* seconds, one session carries at most window ÷ *t* bytes a second. From 64 bytes to 2 GiB, and at most half
-    /// the [memory budget](Self::memory_budget); when that is short, windows are smaller.
+    /// with a round trip of *t* seconds, one session carries at most window ÷ *t* bytes a second, so a window that limits a transfer
+    /// grows, up to [`max_window`](Self::max_window); one that is set does not unless that is set too. From 64 bytes to 2 GiB, and at
+    /// most half the [memory budget](Self::memory_budget); when that is short, windows are smaller.
     #[must_use]
     pub fn window(mut self, bytes: usize) -> Self {
-        self.window = bytes;
+        self.window = Some(bytes);
         self
+    }
+
+    /// How far the [window](Self::window) grows, in bytes. Default: 8 MiB, or the window where only that is set.
+    ///
+    /// The window for receiving doubles each time the application takes a whole one of it within two round trips, for then it may be
+    /// what holds the transfer up; and the end that sends keeps as much as it may have under way, as long as the link takes it. So a transfer over a path of
+    /// 100 milliseconds comes to fill what TCP itself can: some megabytes under the usual limits of its buffers. Windows that have grown
+    /// shrink again, and what is little used of their memory is given back, after one interval of [`keepalive`](Self::keepalive)
+    /// in which they were not needed. At least the window, and at most 2 GiB.
+    ///
+    /// What growth allows peers to send stays within half of the [memory budget](Self::memory_budget).
+    #[must_use]
+    pub fn max_window(mut self, bytes: usize) -> Self {
+        self.max_window = Some(bytes);
+        self
+    }
+
+    /// What the windows are at first, and at most.
+    fn windows(&self) -> (usize, usize) {
+        match (self.window, self.max_window) {
+            (None, None) => (WINDOW, MAX_WINDOW),
+            (None, Some(most)) => (most.min(WINDOW), most),
+            (Some(window), most) => (window, most.unwrap_or(window)),
+        }
     }
 
     /// How the silence of a native peer is told from the death of the link: when nothing has come from it for `ping_after` it is pinged,
@@ -319,7 +350,15 @@ impl Config {
                 ),
             );
         }
-        check_buffer("window", self.window)?;
+        let (window, max_window) = self.windows();
+        check_buffer("window", window)?;
+        check_buffer("max_window", max_window)?;
+        if max_window < window {
+            return wrong(
+                "max_window",
+                format!("it is less than the window of {window} bytes"),
+            );
+        }
         if let Some(snet) = &self.snet {
             check_buffer("Snet::history", snet.history)?;
             let most = snet.largest_socket_buffer();
@@ -344,7 +383,7 @@ impl Config {
             );
         }
         let history = self.snet.as_ref().map_or(0, |snet| snet.history);
-        let smallest = MemoryBudget::smallest_for(self.window.max(history));
+        let smallest = MemoryBudget::smallest_for(window.max(history));
         if self.memory.bytes() < smallest {
             return wrong(
                 "memory_budget",
@@ -397,7 +436,8 @@ impl Config {
         Ok(Valid {
             security: self.security,
             native: native::Settings {
-                window: self.window,
+                window,
+                max_window,
                 resume_window: self.resume_window,
                 linger: self.linger,
                 ping_after: self.ping_after,

@@ -96,6 +96,7 @@
 //!
 //! let settings = native::Settings {
 //!     window: 1 << 20,
+//!     max_window: 8 << 20,
 //!     resume_window: Duration::from_secs(300),
 //!     linger: Duration::from_secs(60),
 //!     ping_after: Duration::from_secs(15),

@@ -31,7 +31,8 @@ const SMALLEST: usize = 4 * FLOOR;
 ///
 /// # What it does
 ///
-/// Up to half of it nothing. Beyond that the [windows](crate::Config::window) of native sessions shrink, the more the less is left, down
+/// Up to half of it, windows may [grow](crate::Config::max_window) as far as what peers are allowed thereby would fit into that half as
+/// well. Beyond that none does, and the [windows](crate::Config::window) of native sessions shrink, the more the less is left, down
 /// to 16 KiB or what they are configured with, whichever is less: writers wait earlier, peers are allowed less, and memory is given back
 /// as soon as it is empty. A session finds out when anything happens to it, so one that is idle does at the next
 /// [ping](crate::Config::keepalive). Windows grow again as memory is given back; a session in which somebody waits for that looks
@@ -48,8 +49,9 @@ const SMALLEST: usize = 4 * FLOOR;
 /// # How far it can be exceeded
 ///
 /// What a peer was allowed to send, it may still send: a native session that is open when memory becomes short can come to hold its
-/// whole window of what its application does not read, and its writer 16 KiB. snet's history cannot shrink, since the peer relies on it.
-/// So at the worst the budget is exceeded by a window and 16 KiB for each native session, a Noise link's 200 KiB while it is busy, and
+/// whole window of what its application does not read, and its writer 16 KiB. What windows have grown by is half the budget at most, of
+/// all sessions together. snet's history cannot shrink, since the peer relies on it.
+/// So at the worst the budget is exceeded by half of it, by a window and 16 KiB for each native session, a Noise link's 200 KiB while it is busy, and
 /// by two histories for each that speaks snet; no more, because no session is added but those whose opening has begun. Where peers are
 /// not trusted, choose [`window`](crate::Config::window) and
 /// [`max_sessions`](crate::Config::max_sessions) for that.
@@ -59,6 +61,8 @@ pub struct MemoryBudget(Arc<Inner>);
 struct Inner {
     bytes: usize,
     used: AtomicUsize,
+    /// How much peers may send beyond what the windows of their sessions are at first.
+    promised: AtomicUsize,
 }
 
 impl MemoryBudget {
@@ -70,6 +74,7 @@ impl MemoryBudget {
         Self(Arc::new(Inner {
             bytes,
             used: AtomicUsize::new(0),
+            promised: AtomicUsize::new(0),
         }))
     }
 
@@ -93,12 +98,21 @@ impl MemoryBudget {
         self.used() >= self.0.bytes
     }
 
-    /// How many bytes a session may keep of each direction now that would keep `whole`.
-    fn window(&self, whole: usize) -> usize {
+    /// How many bytes a session may keep of each direction now that would keep `whole`, and up to `most` of what it takes to keep a
+    /// transfer going. It is one whose peer has been `promised` so much beyond `whole` already.
+    fn window(&self, whole: usize, most: usize, promised: usize) -> usize {
         let used = self.used();
         let half = self.0.bytes / 2;
         if used <= half {
-            return whole;
+            let others = self
+                .0
+                .promised
+                .load(Ordering::Relaxed)
+                .saturating_sub(promised);
+            let left = (half - used).saturating_sub(others);
+            let wanted = most - whole;
+            // In steps: not every byte that is used somewhere changes everybody's window.
+            return whole + wanted.min(left / whole * whole);
         }
         let left = self.0.bytes.saturating_sub(used);
         let steps = left / half.div_ceil(STEPS).max(1);
@@ -120,42 +134,52 @@ impl fmt::Debug for MemoryBudget {
 pub(super) struct Share {
     budget: MemoryBudget,
     bytes: usize,
+    promised: usize,
 }
 
 impl Share {
     /// Of nothing so far.
     pub(super) fn new(budget: MemoryBudget) -> Self {
-        Self { budget, bytes: 0 }
-    }
-
-    /// The session holds so many bytes now.
-    pub(super) fn set(&mut self, bytes: usize) {
-        let used = &self.budget.0.used;
-        if bytes > self.bytes {
-            used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
-        } else if bytes < self.bytes {
-            used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        Self {
+            budget,
+            bytes: 0,
+            promised: 0,
         }
-        self.bytes = bytes;
     }
 
-    /// How many bytes the session may keep of each direction now that would keep `whole`.
-    pub(super) fn window(&self, whole: usize) -> usize {
-        self.budget.window(whole)
+    /// The session holds so many bytes now, and its peer may send so many more than its window is at first.
+    pub(super) fn set(&mut self, bytes: usize, promised: usize) {
+        change(&self.budget.0.used, &mut self.bytes, bytes);
+        change(&self.budget.0.promised, &mut self.promised, promised);
+    }
+
+    /// How many bytes the session may keep of each direction now that would keep `whole`, and `most` where much is under way.
+    pub(super) fn window(&self, whole: usize, most: usize) -> usize {
+        self.budget.window(whole, most, self.promised)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.set(0);
+        self.set(0, 0);
     }
+}
+
+/// Has `of`, of which `part` is this session's, count `now` for it.
+fn change(of: &AtomicUsize, part: &mut usize, now: usize) {
+    if now > *part {
+        of.fetch_add(now - *part, Ordering::Relaxed);
+    } else if now < *part {
+        of.fetch_sub(*part - now, Ordering::Relaxed);
+    }
+    *part = now;
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{FLOOR, MemoryBudget, SMALLEST, STEPS, Share};
+    use super::{FLOOR, MemoryBudget, Ordering, SMALLEST, STEPS, Share};
 
     proptest! {
         #[test]
@@ -168,7 +192,7 @@ mod tests {
             for (which, bytes) in sizes {
                 match &mut shares[which] {
                     Some(share) if bytes % 5 > 0 => {
-                        share.set(bytes);
+                        share.set(bytes, bytes / 2);
                         model[which] = bytes;
                     }
                     share => {
@@ -177,9 +201,40 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(budget.used(), model.iter().sum::<usize>());
+                let promised = budget.0.promised.load(Ordering::Relaxed);
+                prop_assert_eq!(promised, model.iter().map(|bytes| bytes / 2).sum::<usize>());
             }
             drop(shares);
             prop_assert_eq!(budget.used(), 0);
+            prop_assert_eq!(budget.0.promised.load(Ordering::Relaxed), 0);
+        }
+
+        /// Whoever may keep more promises as much: all together never more than fits into half of the budget beside what is used.
+        #[test]
+        fn windows_grow_as_far_as_half_the_budget_goes(
+            bytes in SMALLEST..1 << 26,
+            whole in 1usize..1 << 20,
+            factor in 1usize..32,
+            used in 0.0..1.0,
+            turns in proptest::collection::vec(0usize..8, 0..100),
+        ) {
+            let (most, used) = (whole * factor, (bytes as f64 / 2.0 * used) as usize);
+            let budget = MemoryBudget::new(bytes);
+            let mut shares: Vec<_> = (0..8).map(|_| Share::new(budget.clone())).collect();
+            shares[0].set(used, 0);
+            for which in turns {
+                let window = shares[which].window(whole, most);
+                prop_assert!((whole..=most).contains(&window));
+                let held = shares[which].bytes;
+                prop_assert!(window >= whole + shares[which].promised, "it keeps what it has");
+                shares[which].set(held, window - whole);
+                let promised = budget.0.promised.load(Ordering::Relaxed);
+                prop_assert!(promised <= bytes / 2 - used);
+            }
+            if most - whole <= bytes / 2 - used {
+                let alone: usize = shares.iter().map(|share| share.promised).sum();
+                prop_assert!(alone > 0 || shares[1].window(whole, most) == most);
+            }
         }
 
         #[test]
@@ -195,8 +250,8 @@ mod tests {
             used.sort_unstable();
             let (floor, mut last) = (whole.min(FLOOR), whole);
             for used in used {
-                share.set(used);
-                let window = budget.window(whole);
+                share.set(used, 0);
+                let window = share.window(whole, whole);
                 prop_assert!((floor..=last).contains(&window), "{window} after {last}");
                 last = window;
                 prop_assert_eq!(budget.is_used_up(), used >= bytes);

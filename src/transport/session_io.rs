@@ -132,7 +132,7 @@ impl SessionIo {
     ) -> Self {
         let mut io = Self {
             id: session.id(),
-            memory: Memory::new(budget, session.window()),
+            memory: Memory::new(budget, &session),
             recorder: Recorder::default(),
             session,
             wakers,

@@ -28,3 +28,4 @@ mod shutdown;
 mod switching;
 mod tombstones;
 mod waits;
+mod windows;

@@ -34,6 +34,7 @@ pub(crate) const BOTH: [Role; 2] = [Role::Client, Role::Server];
 pub(crate) fn settings(window: usize) -> Settings {
     Settings {
         window,
+        max_window: window,
         resume_window: RESUME_WINDOW,
         linger: LINGER,
         ping_after: PING_AFTER,

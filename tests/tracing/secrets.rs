@@ -421,6 +421,7 @@ async fn no_key_shows_in_what_the_native_core_shows_of_itself() {
     shown.add(&identity);
     let settings = native::Settings {
         window: 1024,
+        max_window: 1024,
         resume_window: Duration::from_secs(60),
         linger: Duration::from_secs(60),
         ping_after: Duration::from_secs(15),

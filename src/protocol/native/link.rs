@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{
     frame::{Decoder, Head},
     message::CONFIRM_LEN,
+    session::RoundTrips,
 };
 use crate::protocol::session::LinkId;
 
@@ -46,6 +47,7 @@ pub(super) struct Link {
     pub(super) ping: Option<(u64, Instant)>,
     /// When the last PING went out.
     pub(super) pinged: Option<Instant>,
+    pub(super) round_trips: RoundTrips,
     /// The PING of the peer's that is to be answered: the last.
     pub(super) pong: Option<u64>,
     /// Whether the RESET, after which nothing follows, has been composed.
@@ -71,6 +73,7 @@ impl Link {
             ping_due: true,
             ping: None,
             pinged: None,
+            round_trips: RoundTrips::default(),
             pong: None,
             ended: false,
         }

@@ -5,9 +5,12 @@ mod ending;
 mod incoming;
 mod outgoing;
 mod resuming;
+mod windows;
 
 use std::time::{Duration, Instant};
 
+pub(super) use self::windows::RoundTrips;
+use self::windows::Windows;
 use super::{
     Binding, Id, SessionSecret,
     link::{Link, Receipt},
@@ -25,6 +28,8 @@ use crate::{
 pub struct Settings {
     /// How many sent bytes are kept until they are acknowledged, and how many received ones may wait for the application.
     pub window: usize,
+    /// How far that grows while it limits a transfer. Less than the window counts as the window.
+    pub max_window: usize,
     /// How long a detached session waits for a link.
     pub resume_window: Duration,
     /// How long a session goes on after its transport was dropped, or after a reset of which the server is still to learn.
@@ -99,8 +104,7 @@ pub struct NativeSession {
     identity: Identity,
     life: Life,
     streams: Streams,
-    /// How many bytes it may keep of each direction now: at most what it is configured with.
-    window: usize,
+    windows: Windows,
     /// The greatest offset up to which the peer was told that it may send.
     granted: u64,
     /// The link that is written to.
@@ -138,11 +142,12 @@ pub struct NativeSession {
 }
 impl NativeSession {
     /// A session that a handshake has just opened, detached since `now`.
-    pub fn new(role: Role, identity: Identity, settings: Settings, now: Instant) -> Self {
+    pub fn new(role: Role, identity: Identity, mut settings: Settings, now: Instant) -> Self {
+        settings.max_window = settings.max_window.max(settings.window);
         Self {
             life: Life::new(role, settings.resume_window, settings.linger, now),
-            streams: Streams::new(settings.window),
-            window: settings.window,
+            streams: Streams::new(settings.max_window),
+            windows: Windows::new(settings.window, settings.max_window, now),
             granted: settings.window as u64,
             link: None,
             previous: None,
@@ -185,12 +190,7 @@ impl NativeSession {
     fn own_limit(&self) -> u64 {
         let consumed = self.streams.receive.consumed();
         self.granted
-            .max(consumed.saturating_add(self.window as u64))
-    }
-
-    /// Whether it is to make do with less than it is configured with.
-    fn is_tight(&self) -> bool {
-        self.window < self.settings.window
+            .max(consumed.saturating_add(self.windows.receive as u64))
     }
 
     fn receipt(&self) -> Receipt {

@@ -299,6 +299,14 @@ impl Session for SnetSession {
         self.settings.history
     }
 
+    fn max_window(&self) -> usize {
+        self.settings.history
+    }
+
+    fn promised(&self) -> usize {
+        0
+    }
+
     /// The history is what the peer is promised.
     fn set_window(&mut self, _: usize, _: Instant) -> bool {
         false

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::SessionIo;
 use crate::transport::{
+    any_session::AnySession,
     clock::now,
     effects::Effects,
     memory::{MemoryBudget, Share},
@@ -17,20 +18,22 @@ const LOOK_LAST: Duration = Duration::from_secs(1);
 /// A session's dealings with its budget.
 pub(super) struct Memory {
     share: Share,
-    /// The window it is configured with.
+    /// The window it is configured with, and how far that may grow.
     whole: usize,
-    /// The window it may use now.
+    most: usize,
+    /// How far it may now.
     window: usize,
     /// When it looks again, and after how long, since somebody waits.
     look: Option<(Instant, Duration)>,
 }
 
 impl Memory {
-    pub(super) fn new(budget: MemoryBudget, whole: usize) -> Self {
+    pub(super) fn new(budget: MemoryBudget, session: &AnySession) -> Self {
         Self {
             share: Share::new(budget),
-            whole,
-            window: whole,
+            whole: session.window(),
+            most: session.max_window(),
+            window: session.max_window(),
             look: None,
         }
     }
@@ -64,9 +67,15 @@ impl SessionIo {
 
     /// Accounts for what the session holds after something has happened to it, and has it make do with the window that is left.
     pub(in crate::transport) fn account(&mut self, fx: &mut Effects) {
-        self.memory.share.set(self.buffered());
-        let window = self.memory.share.window(self.memory.whole);
-        if window == self.memory.window && window == self.memory.whole {
+        self.memory
+            .share
+            .set(self.buffered(), self.session.promised());
+        let window = self
+            .memory
+            .share
+            .window(self.memory.whole, self.memory.most);
+        if window == self.memory.window && self.memory.look.is_none() && window >= self.memory.whole
+        {
             return;
         }
         self.make_do(window, fx);
@@ -82,7 +91,8 @@ impl SessionIo {
                 // The peer is to be told.
                 fx.wake_keeper = true;
             }
-            self.memory.share.set(self.buffered());
+            let promised = self.session.promised();
+            self.memory.share.set(self.buffered(), promised);
         }
         self.memory.look_again(self.session.is_confined());
         if let Some(at) = self.memory.look_at()

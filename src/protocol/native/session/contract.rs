@@ -35,11 +35,7 @@ impl Session for NativeSession {
     }
 
     fn room(&self) -> usize {
-        // The last offset is the FIN's.
-        let offsets = u64::MAX - 1 - self.streams.replay.end();
-        let offsets = usize::try_from(offsets).unwrap_or(usize::MAX);
-        let held = self.streams.replay.len();
-        self.window.saturating_sub(held).min(offsets)
+        self.room_to_write()
     }
 
     fn is_exhausted(&self) -> bool {
@@ -110,15 +106,16 @@ impl Session for NativeSession {
         self.settings.window
     }
 
+    fn max_window(&self) -> usize {
+        self.settings.max_window
+    }
+
+    fn promised(&self) -> usize {
+        self.promised_to_peer()
+    }
+
     fn set_window(&mut self, bytes: usize, now: Instant) -> bool {
-        let (full, limit) = (self.room() == 0, self.own_limit());
-        self.window = bytes.max(1).min(self.settings.window);
-        if self.is_tight() {
-            self.streams.replay.shrink();
-            self.streams.receive.shrink();
-        }
-        self.acknowledge_soon(now);
-        full && self.room() > 0 || self.own_limit() > limit
+        self.bound_windows(bytes, now)
     }
 
     fn is_confined(&self) -> bool {

@@ -151,6 +151,7 @@ impl NativeSession {
         if self.life.closed().is_some() {
             return;
         }
+        self.relax(now);
         if let Acknowledgement::By(at) = self.acknowledgement
             && at <= now
         {

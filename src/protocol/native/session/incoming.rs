@@ -125,6 +125,7 @@ impl NativeSession {
                     && number == ping
                 {
                     link.ping = None;
+                    link.round_trips.add(now.saturating_duration_since(at));
                     self.measured(now.saturating_duration_since(at));
                 }
             }

@@ -45,7 +45,7 @@ impl NativeSession {
     /// How far `received` or `limit` may move before the peer hears of it at once. By the window as it is now: a peer that has used
     /// up what a small one allows waits for the next.
     pub(super) fn acknowledge_after(&self) -> u64 {
-        let smaller = (self.window as u64).min(self.identity.peer_window);
+        let smaller = (self.windows.receive as u64).min(self.identity.peer_window);
         (smaller / 4).max(1)
     }
 
@@ -76,6 +76,7 @@ impl NativeSession {
 
     pub(super) fn compose_on(&mut self, link: &mut Link, now: Instant) {
         let mut head = Head::default();
+        self.widen(link, now);
         let own = self.receipt();
         let payload = self.sendable(link).min(MAX_DATA as u64) as usize;
         let fin = payload == 0 && self.is_fin_next(link);

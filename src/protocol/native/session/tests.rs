@@ -23,6 +23,7 @@ fn session(role: Role, now: Instant) -> NativeSession {
     };
     let settings = Settings {
         window: WINDOW,
+        max_window: WINDOW,
         resume_window: Duration::from_secs(300),
         linger: Duration::from_secs(60),
         ping_after: Duration::from_secs(15),

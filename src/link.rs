@@ -3,11 +3,15 @@
 use std::{
     future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Up to how many bytes are handed to a link in one piece: copying them costs less than a system call with several.
+const FEW: usize = 512;
 
 /// Anything a session can run over.
 pub(crate) trait Link: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -48,12 +52,15 @@ pub(crate) fn poll_write<L: AsyncWrite + Unpin + ?Sized, const N: usize>(
 ) -> Poll<io::Result<usize>> {
     let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
     let first = filled.next().copied().unwrap_or_default();
-    let (offered, result) = if filled.next().is_some() && link.is_write_vectored() {
+    let total = pieces.iter().map(|piece| piece.len()).sum();
+    let (offered, result) = if total > first.len() && total <= FEW {
+        let mut scratch = [const { MaybeUninit::uninit() }; FEW];
+        let mut together = ReadBuf::uninit(&mut scratch);
+        pieces.iter().for_each(|piece| together.put_slice(piece));
+        (total, Pin::new(link).poll_write(cx, together.filled()))
+    } else if total > first.len() && link.is_write_vectored() {
         let slices = pieces.map(io::IoSlice::new);
-        (
-            pieces.iter().map(|piece| piece.len()).sum(),
-            Pin::new(link).poll_write_vectored(cx, &slices),
-        )
+        (total, Pin::new(link).poll_write_vectored(cx, &slices))
     } else {
         (first.len(), Pin::new(link).poll_write(cx, first))
     };

@@ -1,16 +1,19 @@
 //! What follows from a change of a session, done once its lock is released.
 
+use std::time::Instant;
+
 use tokio::sync::oneshot;
 
-use super::link::AnyLink;
+use super::{clock::now, link::AnyLink};
 use crate::error::Error;
 
 /// Whoever asked for a migration, waiting to hear how it went.
 pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
 
 /// Collected under the session's lock and carried out after it, because it runs code that is not ours.
-#[derive(Default)]
 pub(super) struct Effects {
+    /// When the change began: the clock is read once for all that it takes.
+    pub(super) now: Instant,
     /// Links to drop.
     pub(super) old_links: Vec<AnyLink>,
     /// The write side has listened to what the peer says, and waits for more of it.
@@ -28,6 +31,20 @@ pub(super) struct Effects {
 }
 
 impl Effects {
+    /// Of a change that begins now.
+    pub(super) fn begin() -> Self {
+        Self {
+            now: now(),
+            old_links: Vec::new(),
+            heard: false,
+            wake_reader: false,
+            wake_writer: false,
+            wake_keeper: false,
+            publish: false,
+            migrated: Vec::new(),
+        }
+    }
+
     /// The session's phase has changed: everybody looks again.
     pub(super) fn phase_changed(&mut self) {
         self.wake_reader = true;

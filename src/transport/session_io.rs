@@ -18,7 +18,6 @@ use tokio::io::{AsyncWrite, ReadBuf};
 use self::memory::Memory;
 use super::{
     any_session::AnySession,
-    clock::now,
     effects::{Effects, Migration},
     link::AnyLink,
     log,
@@ -197,7 +196,7 @@ impl SessionIo {
                     fx.wake_keeper = true;
                 }
                 let most = buf.remaining().min(self.session.waiting());
-                let count = self.session.read(buf.initialize_unfilled_to(most), now());
+                let count = self.session.read(buf.initialize_unfilled_to(most), fx.now);
                 buf.advance(count);
                 self.answer(fx);
                 return Poll::Ready(Ok(()));
@@ -228,7 +227,7 @@ impl SessionIo {
     /// Reads a link into `buf`, as much as it gives.
     fn poll_straight(&mut self, buf: &mut ReadBuf<'_>, fx: &mut Effects) -> Poll<()> {
         let before = buf.filled().len();
-        let (id, result) = ready!(self.poll_links(buf));
+        let (id, result) = ready!(self.poll_links(buf, fx.now));
         if let Some(count) = self.gave(id, result, fx) {
             let bytes = &mut buf.filled_mut()[before..];
             debug_assert_eq!(bytes.len(), count);
@@ -245,7 +244,7 @@ impl SessionIo {
         let mut scratch = [const { MaybeUninit::uninit() }; AHEAD];
         let room = self.session.wanted().saturating_add(buf.remaining());
         let mut ahead = ReadBuf::uninit(&mut scratch[..room.min(AHEAD)]);
-        let (id, result) = ready!(self.poll_links(&mut ahead));
+        let (id, result) = ready!(self.poll_links(&mut ahead, fx.now));
         if self.gave(id, result, fx).is_some() {
             let bytes = ahead.filled_mut();
             let fresh = self.take(id, bytes, fx);
@@ -339,11 +338,15 @@ impl SessionIo {
     // What the links do.
 
     /// Reads from whichever link gives something, an older one first. Pending without any.
-    fn poll_links(&mut self, buf: &mut ReadBuf<'_>) -> Poll<(LinkId, io::Result<usize>)> {
+    fn poll_links(
+        &mut self,
+        buf: &mut ReadBuf<'_>,
+        now: Instant,
+    ) -> Poll<(LinkId, io::Result<usize>)> {
         for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
             let result = link::poll_read(&mut attached.link, &mut self.wakers.read(), buf);
             if attached.link.take_stirred() && result.is_pending() {
-                self.session.stirred(attached.id, now());
+                self.session.stirred(attached.id, now);
             }
             if let Poll::Ready(result) = result {
                 return Poll::Ready((attached.id, result));
@@ -366,7 +369,7 @@ impl SessionIo {
     /// Counts what a link gave; what is in the returned range of it is new.
     fn take(&mut self, id: LinkId, bytes: &mut [u8], fx: &mut Effects) -> std::ops::Range<usize> {
         self.doubt = false;
-        let arrived = self.session.receive(id, bytes, now());
+        let arrived = self.session.receive(id, bytes, fx.now);
         if let Some(error) = arrived.broken {
             tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
             self.lost(id);
@@ -400,7 +403,7 @@ impl SessionIo {
                 return;
             }
             let mut buf = ReadBuf::uninit(&mut scratch[..room]);
-            let Poll::Ready((id, result)) = self.poll_links(&mut buf) else {
+            let Poll::Ready((id, result)) = self.poll_links(&mut buf, fx.now) else {
                 return;
             };
             if self.gave(id, result, fx).is_some() {
@@ -424,9 +427,8 @@ impl SessionIo {
 
     /// Hands to the link what it takes of what it has not had.
     fn hand_over(&mut self, fx: &mut Effects) {
-        let now = now();
         while let Some(attached) = &mut self.link {
-            let pieces = self.session.transmit(now);
+            let pieces = self.session.transmit(fx.now);
             if pieces.iter().all(|piece| piece.is_empty()) {
                 return;
             }
@@ -466,7 +468,7 @@ impl SessionIo {
 
     /// Sends what the peer should not wait for.
     fn answer(&mut self, fx: &mut Effects) {
-        if self.session.owes(now()) {
+        if self.session.owes(fx.now) {
             let _ = self.hand_over_and_flush(fx);
         }
     }
@@ -493,9 +495,9 @@ impl SessionIo {
     fn link_ended(&mut self, id: LinkId, fx: &mut Effects) {
         tracing::debug!(session = %self.id.short(), link = id, "the link ended");
         if self.closing == Closing::Discarding && self.is_newest(id) {
-            self.session.link_closed(now());
+            self.session.link_closed(fx.now);
         } else {
-            self.session.link_ended(id, now());
+            self.session.link_ended(id, fx.now);
             self.lost(id);
         }
         self.look(fx);
@@ -503,7 +505,7 @@ impl SessionIo {
 
     fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
         tracing::debug!(session = %self.id.short(), link = id, %error, "the link failed");
-        self.session.link_failed(id, now());
+        self.session.link_failed(id, fx.now);
         self.lost(id);
         self.look(fx);
     }
@@ -567,7 +569,7 @@ impl SessionIo {
         }
         let over = matches!(self.session.phase(), Phase::Closed(_));
         if over && self.link.is_some() && self.close_by.is_none() {
-            self.close_by = Some(now() + self.patience);
+            self.close_by = Some(fx.now + self.patience);
         }
         let state = self.state();
         if state == self.seen {

@@ -137,7 +137,7 @@ impl Shared {
 
     /// Does something under the lock, and after it what follows from that.
     fn with<R>(&self, change: impl FnOnce(&mut SessionIo, &mut Effects) -> R) -> R {
-        let mut fx = Effects::default();
+        let mut fx = Effects::begin();
         let result = {
             let mut io = lock(&self.io);
             let result = change(&mut io, &mut fx);
@@ -191,7 +191,7 @@ impl Shared {
         slot.enter(cx.waker());
         let (result, left) = self.with(|io, fx| {
             // Others may have used memory up, or given it back, since it last came.
-            io.account(fx);
+            io.heed_budget(fx);
             let mut result = poll(io, fx);
             if result.is_pending() && fx.heard {
                 self.read.listen(cx.waker());

@@ -3,10 +3,7 @@
 use std::time::Instant;
 
 use super::{Need, SessionIo};
-use crate::{
-    protocol::Phase,
-    transport::{clock::now, effects::Effects},
-};
+use crate::{protocol::Phase, transport::effects::Effects};
 
 impl SessionIo {
     /// Does for the session what the application does not, in the directions that are the `keeper`'s, and says what else there is to do
@@ -17,14 +14,14 @@ impl SessionIo {
         keeps_write: bool,
         fx: &mut Effects,
     ) -> (Need, Option<Instant>) {
-        let is_due = self.poll_timeout().is_some_and(|at| at <= now());
+        let is_due = self.poll_timeout().is_some_and(|at| at <= fx.now);
         // Before time is up for anything, what has come in by now counts.
         if keeps_read || is_due || self.is_closing() {
             self.take_in(fx);
         }
         self.handle_timeout(fx);
         self.account(fx);
-        if keeps_write || self.session.owes(now()) || self.is_closing() {
+        if keeps_write || self.session.owes(fx.now) || self.is_closing() {
             let before = self.unsent();
             let _ = self.hand_over_and_flush(fx);
             fx.wake_writer |= self.unsent() != before;
@@ -38,7 +35,7 @@ impl SessionIo {
         }
         self.record();
         // What it was asked to come for may be done by now. It comes all the same, or the next message would have to ask again.
-        let asked = self.keeper_comes.filter(|at| *at > now());
+        let asked = self.keeper_comes.filter(|at| *at > fx.now);
         self.keeper_comes = [asked, self.poll_timeout()].into_iter().flatten().min();
         (self.need(), self.keeper_comes)
     }
@@ -79,14 +76,13 @@ impl SessionIo {
     }
 
     fn handle_timeout(&mut self, fx: &mut Effects) {
-        let now = now();
-        if self.close_by.is_some_and(|at| at <= now) {
+        if self.close_by.is_some_and(|at| at <= fx.now) {
             self.close_by = None;
-            self.session.link_closed(now);
+            self.session.link_closed(fx.now);
         }
         let held = [&self.previous, &self.link]
             .map(|attached| attached.as_ref().map(|attached| attached.id));
-        if self.session.handle_timeout(now) && !self.doubt {
+        if self.session.handle_timeout(fx.now) && !self.doubt {
             tracing::debug!(session = %self.id.short(), "the peer is silent");
             self.doubt = true;
         }

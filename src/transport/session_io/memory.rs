@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::SessionIo;
 use crate::transport::{
     any_session::AnySession,
-    clock::now,
     effects::Effects,
     memory::{MemoryBudget, Share},
 };
@@ -44,13 +43,13 @@ impl Memory {
     }
 
     /// Puts the next look off, if somebody waits, or forgets it.
-    fn look_again(&mut self, waits: bool) {
+    fn look_again(&mut self, waits: bool, now: Instant) {
         self.look = match self.look {
             _ if !waits => None,
-            None => now().checked_add(LOOK_FIRST).map(|at| (at, LOOK_FIRST)),
-            Some((at, after)) if at <= now() => {
+            None => now.checked_add(LOOK_FIRST).map(|at| (at, LOOK_FIRST)),
+            Some((at, after)) if at <= now => {
                 let after = (after * 2).min(LOOK_LAST);
-                now().checked_add(after).map(|at| (at, after))
+                now.checked_add(after).map(|at| (at, after))
             }
             look => look,
         };
@@ -70,10 +69,15 @@ impl SessionIo {
         self.memory
             .share
             .set(self.buffered(), self.session.promised());
-        let window = self
-            .memory
-            .share
-            .window(self.memory.whole, self.memory.most);
+        self.heed_budget(fx);
+    }
+
+    /// Has the session make do with the window that the budget leaves it.
+    pub(in crate::transport) fn heed_budget(&mut self, fx: &mut Effects) {
+        let Memory {
+            share, whole, most, ..
+        } = &self.memory;
+        let window = share.window(*whole, *most);
         if window == self.memory.window && self.memory.look.is_none() && window >= self.memory.whole
         {
             return;
@@ -86,7 +90,7 @@ impl SessionIo {
     fn make_do(&mut self, window: usize, fx: &mut Effects) {
         if window != self.memory.window {
             self.memory.window = window;
-            if self.session.set_window(window, now()) {
+            if self.session.set_window(window, fx.now) {
                 fx.wake_writer = true;
                 // The peer is to be told.
                 fx.wake_keeper = true;
@@ -94,7 +98,7 @@ impl SessionIo {
             let promised = self.session.promised();
             self.memory.share.set(self.buffered(), promised);
         }
-        self.memory.look_again(self.session.is_confined());
+        self.memory.look_again(self.session.is_confined(), fx.now);
         if let Some(at) = self.memory.look_at()
             && self.keeper_comes.is_none_or(|comes| comes > at)
         {

@@ -14,6 +14,8 @@ pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
 pub(super) struct Effects {
     /// When the change began: the clock is read once for all that it takes.
     pub(super) now: Instant,
+    /// Whether anything about the session may have changed: otherwise there is nothing to account for, and nothing new is due.
+    pub(super) touched: bool,
     /// Links to drop.
     pub(super) old_links: Vec<AnyLink>,
     /// The write side has listened to what the peer says, and waits for more of it.
@@ -35,6 +37,7 @@ impl Effects {
     pub(super) fn begin() -> Self {
         Self {
             now: now(),
+            touched: false,
             old_links: Vec::new(),
             heard: false,
             wake_reader: false,

@@ -104,6 +104,8 @@ pub(super) struct SessionIo {
     seen: LinkState,
     /// When the keeper comes again by itself.
     keeper_comes: Option<Instant>,
+    /// Whether it was called since it last came.
+    keeper_called: bool,
     /// How many bytes had been sent and received when something was last due.
     carried: u64,
     memory: Memory,
@@ -148,6 +150,7 @@ impl SessionIo {
             attempt: 0,
             seen: LinkState::Connected,
             keeper_comes: None,
+            keeper_called: false,
             carried: 0,
             idle: false,
         };
@@ -195,6 +198,7 @@ impl SessionIo {
                     // The keeper had stopped reading.
                     fx.wake_keeper = true;
                 }
+                fx.touched = true;
                 let most = buf.remaining().min(self.session.waiting());
                 let count = self.session.read(buf.initialize_unfilled_to(most), fx.now);
                 buf.advance(count);
@@ -227,7 +231,7 @@ impl SessionIo {
     /// Reads a link into `buf`, as much as it gives.
     fn poll_straight(&mut self, buf: &mut ReadBuf<'_>, fx: &mut Effects) -> Poll<()> {
         let before = buf.filled().len();
-        let (id, result) = ready!(self.poll_links(buf, fx.now));
+        let (id, result) = ready!(self.poll_links(buf, fx));
         if let Some(count) = self.gave(id, result, fx) {
             let bytes = &mut buf.filled_mut()[before..];
             debug_assert_eq!(bytes.len(), count);
@@ -244,7 +248,7 @@ impl SessionIo {
         let mut scratch = [const { MaybeUninit::uninit() }; AHEAD];
         let room = self.session.wanted().saturating_add(buf.remaining());
         let mut ahead = ReadBuf::uninit(&mut scratch[..room.min(AHEAD)]);
-        let (id, result) = ready!(self.poll_links(&mut ahead, fx.now));
+        let (id, result) = ready!(self.poll_links(&mut ahead, fx));
         if self.gave(id, result, fx).is_some() {
             let bytes = ahead.filled_mut();
             let fresh = self.take(id, bytes, fx);
@@ -284,6 +288,7 @@ impl SessionIo {
         if written == 0 && wanted {
             return Poll::Pending;
         }
+        fx.touched = true;
         self.hand_over(fx);
         Poll::Ready(Ok(written))
     }
@@ -319,6 +324,7 @@ impl SessionIo {
     /// Ends the write side. Done when the peer has all that was written, as far as the protocol tells.
     pub(super) fn poll_shutdown(&mut self, fx: &mut Effects) -> Poll<io::Result<()>> {
         if self.session.verdict().is_none() {
+            fx.touched = true;
             self.session.shut_write();
         }
         let mut flushed = self.hand_over_and_flush(fx).is_ready();
@@ -341,18 +347,23 @@ impl SessionIo {
     fn poll_links(
         &mut self,
         buf: &mut ReadBuf<'_>,
-        now: Instant,
+        fx: &mut Effects,
     ) -> Poll<(LinkId, io::Result<usize>)> {
         for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
             let result = link::poll_read(&mut attached.link, &mut self.wakers.read(), buf);
-            if attached.link.take_stirred() && result.is_pending() {
-                self.session.stirred(attached.id, now);
+            let stirred = attached.link.take_stirred();
+            fx.touched |= stirred || result.is_ready();
+            if stirred && result.is_pending() {
+                self.session.stirred(attached.id, fx.now);
             }
             if let Poll::Ready(result) = result {
                 return Poll::Ready((attached.id, result));
             }
         }
-        self.release_idle();
+        if self.idle {
+            fx.touched = true;
+            self.release_idle();
+        }
         Poll::Pending
     }
 
@@ -403,7 +414,7 @@ impl SessionIo {
                 return;
             }
             let mut buf = ReadBuf::uninit(&mut scratch[..room]);
-            let Poll::Ready((id, result)) = self.poll_links(&mut buf, fx.now) else {
+            let Poll::Ready((id, result)) = self.poll_links(&mut buf, fx) else {
                 return;
             };
             if self.gave(id, result, fx).is_some() {
@@ -428,7 +439,11 @@ impl SessionIo {
     /// Hands to the link what it takes of what it has not had.
     fn hand_over(&mut self, fx: &mut Effects) {
         while let Some(attached) = &mut self.link {
+            if self.session.is_flushed() && !self.session.owes(fx.now) {
+                return;
+            }
             let pieces = self.session.transmit(fx.now);
+            fx.touched = true;
             if pieces.iter().all(|piece| piece.is_empty()) {
                 return;
             }
@@ -455,6 +470,8 @@ impl SessionIo {
         }
         if let Some(attached) = self.link.as_mut().filter(|_| self.unflushed) {
             let mut cx = self.wakers.write();
+            // A link of the crate's own may give memory back.
+            fx.touched = true;
             match ready!(Pin::new(&mut attached.link).poll_flush(&mut cx)) {
                 Ok(()) => self.unflushed = false,
                 Err(error) => {
@@ -493,6 +510,7 @@ impl SessionIo {
     }
 
     fn link_ended(&mut self, id: LinkId, fx: &mut Effects) {
+        fx.touched = true;
         tracing::debug!(session = %self.id.short(), link = id, "the link ended");
         if self.closing == Closing::Discarding && self.is_newest(id) {
             self.session.link_closed(fx.now);
@@ -504,6 +522,7 @@ impl SessionIo {
     }
 
     fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
+        fx.touched = true;
         tracing::debug!(session = %self.id.short(), link = id, %error, "the link failed");
         self.session.link_failed(id, fx.now);
         self.lost(id);

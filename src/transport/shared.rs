@@ -137,11 +137,24 @@ impl Shared {
 
     /// Does something under the lock, and after it what follows from that.
     fn with<R>(&self, change: impl FnOnce(&mut SessionIo, &mut Effects) -> R) -> R {
+        self.watching(|io, fx| {
+            fx.touched = true;
+            change(io, fx)
+        })
+    }
+
+    /// [`with`](Self::with) for what says itself whether it [touches](Effects::touched) the session.
+    fn watching<R>(&self, change: impl FnOnce(&mut SessionIo, &mut Effects) -> R) -> R {
         let mut fx = Effects::begin();
         let result = {
             let mut io = lock(&self.io);
             let result = change(&mut io, &mut fx);
-            io.account(&mut fx);
+            if fx.touched {
+                io.account(&mut fx);
+            }
+            if fx.wake_keeper {
+                io.call_keeper();
+            }
             result
         };
         self.carry_out(fx);
@@ -189,7 +202,7 @@ impl Shared {
             Way::Out => &self.write,
         };
         slot.enter(cx.waker());
-        let (result, left) = self.with(|io, fx| {
+        let (result, left) = self.watching(|io, fx| {
             // Others may have used memory up, or given it back, since it last came.
             io.heed_budget(fx);
             let mut result = poll(io, fx);
@@ -204,7 +217,11 @@ impl Shared {
                 (Poll::Ready(_), Way::Out) if !io.is_settled() => Left::Unfinished,
                 (Poll::Ready(_), Way::Out) => Left::Finished,
             };
-            fx.wake_keeper |= io.is_due_before_keeper();
+            if fx.touched {
+                fx.wake_keeper |= io.is_due_before_keeper();
+            } else {
+                debug_assert_eq!(io.due_before_keeper(), None);
+            }
             (result, left)
         });
         slot.leave(left);

@@ -14,6 +14,7 @@ impl SessionIo {
         keeps_write: bool,
         fx: &mut Effects,
     ) -> (Need, Option<Instant>) {
+        self.keeper_called = false;
         let is_due = self.poll_timeout().is_some_and(|at| at <= fx.now);
         // Before time is up for anything, what has come in by now counts.
         if keeps_read || is_due || self.is_closing() {
@@ -53,16 +54,24 @@ impl SessionIo {
     /// by then.
     pub(in crate::transport) fn is_due_before_keeper(&mut self) -> bool {
         self.recorder.application_came();
-        let due = self.poll_timeout();
-        let is_earlier = match (due, self.keeper_comes) {
-            (Some(due), Some(comes)) => due < comes,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if is_earlier {
-            self.keeper_comes = due;
+        let due = self.due_before_keeper();
+        self.keeper_comes = due.or(self.keeper_comes);
+        due.is_some()
+    }
+
+    /// What is due before the keeper comes, if that was not called.
+    pub(in crate::transport) fn due_before_keeper(&self) -> Option<Instant> {
+        if self.keeper_called {
+            return None;
         }
-        is_earlier
+        let comes = self.keeper_comes;
+        self.poll_timeout()
+            .filter(|due| comes.is_none_or(|comes| *due < comes))
+    }
+
+    /// The keeper is called.
+    pub(in crate::transport) fn call_keeper(&mut self) {
+        self.keeper_called = true;
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

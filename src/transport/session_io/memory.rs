@@ -88,6 +88,7 @@ impl SessionIo {
     /// There is not enough memory for everybody, or there was not until now.
     #[cold]
     fn make_do(&mut self, window: usize, fx: &mut Effects) {
+        fx.touched = true;
         if window != self.memory.window {
             self.memory.window = window;
             if self.session.set_window(window, fx.now) {

@@ -1,323 +1,470 @@
-//! What Noise and sessions cost on loopback TCP, beside TCP itself and TLS: bulk one way in writes of 64 KiB, and the round trip of an
-//! echo of 64 bytes; both ends on one thread, and each on its own.
+//! What sessions and Noise cost on loopback, beside TCP, TLS and QUIC: throughput in writes of 64 KiB and of 1 KiB, one way and both ways
+//! at once, and the round trip of an echo of 64 bytes; both ends on one thread, and each on a thread of its own.
 //!
-//! `cargo bench --bench links -- --runs N --secs S --only NAME --load LOAD`: how often everything is measured, in turns, how long each
-//! time; only kinds whose name contains that, and what they are compared with; only bulk, or only echo.
+//! `cargo bench --bench links -- --runs N --secs S --only NAME --load LOAD --out DIR`: how often everything is measured, in turns, and how
+//! long each time; only kinds whose name contains that, and what they are compared with; only loads whose name begins like that
+//! (`bulk64k`, `bulk1k`, `both64k`, `both1k`, `echo`); where `links.csv` and `links.svg` go, by default `bench` in cargo's target directory.
+//!
+//! Every stream is written to and read from by the same code, without buffers of the bench's own. The clock runs from the first byte after
+//! the handshake until each end has read everything, so it sees windows and congestion control open.
 
 use std::{
+    cell::Cell,
+    fs,
+    hint::black_box,
     io,
+    net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
-    sync::{Arc, LazyLock},
     thread,
     time::{Duration, Instant},
 };
 
-use rcgen::CertifiedKey;
+use chart::{Family, chart};
+use ends::{Kind, Port, Stream};
+use figures::{quantile, ratio, spread};
+use options::Options;
+use rc4::{KeyInit, Rc4, StreamCipher};
+use table::{Row, Table};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     runtime::{Builder, Runtime},
     sync::oneshot,
+    time::timeout,
 };
-use tokio_rustls::{
-    TlsAcceptor, TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        pki_types::{PrivateKeyDer, ServerName},
-    },
-};
-use tower::{ServiceExt, service_fn};
-use unbroken::{Accepted, Acceptor, BoxError, Config, Connector, NoiseLink, Security, Suite};
+use unbroken::{BoxError, Config, Security, Snet, Suite};
 
-/// Bytes that are written, or read, at a time.
-const BULK: usize = 64 * 1024;
+#[path = "support/chart.rs"]
+mod chart;
+#[path = "support/ends.rs"]
+mod ends;
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "support/options.rs"]
+mod options;
+#[path = "support/table.rs"]
+mod table;
+
+/// Bytes that are read at a time, and between two looks at the clock.
+const CHUNK: usize = 64 << 10;
 const ECHO: usize = 64;
-const KEY: [u8; 32] = [7; 32];
+/// Of snet's sessions.
+const HISTORY: usize = 4 << 20;
+/// The last byte of what one end has to say; all others are zero.
+const END: u8 = 1;
+/// Beyond its time a measurement that has not ended by then has failed.
+const HUNG: Duration = Duration::from_secs(60);
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+const TCP: &str = "TCP";
+const TLS: &str = "tokio-rustls";
+const SNET_RC4: &str = "snet, RC4";
+const RC4_ALONE: &str = "RC4 alone";
+/// What all kinds are compared with.
+const PEERS: [&str; 2] = [TCP, TLS];
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+/// What the bars of kinds whose names begin so are drawn in.
+const FAMILIES: [Family; 5] = [
+    Family::new("native", "#2f6fde", "#5b9bff"),
+    Family::new("Noise", "#8fb4ef", "#34527f"),
+    Family::new("snet", "#1f8a5b", "#3fbf85"),
+    Family::new("RC4", "#93c9b0", "#2b5f48"),
+    Family::new("", "#8a8f98", "#7d838d"),
+];
 
-type BoxStream = Box<dyn Stream>;
-
-/// What goes over TCP.
 #[derive(Clone)]
-enum Kind {
-    Tcp,
-    Tls,
-    Noise(Suite),
-    Session(Box<Config>),
+enum Subject {
+    Stream(Kind),
+    /// The rc4 crate's keystream, and no stream.
+    Rc4,
 }
 
-/// All that is measured. The first two are what the others are compared with.
-fn kinds() -> Vec<(&'static str, Kind)> {
-    vec![
-        ("TCP", Kind::Tcp),
-        ("tokio-rustls", Kind::Tls),
-        ("Noise AES-GCM", Kind::Noise(Suite::AesGcm)),
-        ("Noise ChaCha20", Kind::Noise(Suite::ChaChaPoly)),
-        ("session, none", session(Security::none())),
-        (
-            "session, AES-GCM",
-            session(Security::anonymous().suite(Suite::AesGcm)),
-        ),
-        (
-            "session, ChaCha20",
-            session(Security::anonymous().suite(Suite::ChaChaPoly)),
-        ),
+/// All that is measured, the peers first.
+fn subjects() -> Vec<(&'static str, Subject)> {
+    let native = |security| Kind::session(Config::new().security(security));
+    let noise = |suite| native(Security::anonymous().suite(suite));
+    let snet = |snet: Snet| Kind::session(Config::new().snet(snet.history(HISTORY)));
+    let mut subjects: Vec<_> = [
+        (TCP, Kind::Tcp),
+        (TLS, Kind::Tls),
+        ("quinn", Kind::Quic),
+        ("native, none", native(Security::none())),
+        ("native, AES-GCM", noise(Suite::AesGcm)),
+        ("native, ChaCha20", noise(Suite::ChaChaPoly)),
+        ("Noise alone, AES-GCM", Kind::Noise(Suite::AesGcm)),
+        ("Noise alone, ChaCha20", Kind::Noise(Suite::ChaChaPoly)),
+        ("snet, plain", snet(Snet::plain())),
+        (SNET_RC4, snet(Snet::rc4())),
     ]
+    .map(|(name, kind)| (name, Subject::Stream(kind)))
+    .into();
+    subjects.push((RC4_ALONE, Subject::Rc4));
+    subjects
 }
 
-fn session(security: Security) -> Kind {
-    Kind::Session(Box::new(Config::new().security(security)))
-}
-
-static TLS: LazyLock<(TlsConnector, TlsAcceptor)> = LazyLock::new(|| {
-    let CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("the name is one");
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(cert.der().clone())
-        .expect("it was generated just now");
-    let client = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("it is PKCS #8");
-    let server = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .expect("the key is the certificate's");
-    (Arc::new(client).into(), Arc::new(server).into())
-});
-
-async fn client(kind: Kind, tcp: TcpStream) -> Result<BoxStream, BoxError> {
-    Ok(match kind {
-        Kind::Tcp => Box::new(tcp),
-        Kind::Tls => {
-            let name = ServerName::try_from("localhost")?;
-            Box::new(TLS.0.connect(name, tcp).await?)
-        }
-        Kind::Noise(suite) => {
-            Box::new(NoiseLink::connect(tcp, &Security::psk(KEY).suite(suite)).await?)
-        }
-        Kind::Session(config) => {
-            let tcp = Arc::new(std::sync::Mutex::new(Some(tcp)));
-            let dial = service_fn(move |()| {
-                let tcp = tcp.lock().expect("nothing panics under it").take();
-                async move { tcp.ok_or(io::Error::from(io::ErrorKind::NotConnected)) }
-            });
-            Box::new(Connector::new(dial, *config).oneshot(()).await?)
-        }
-    })
-}
-
-async fn server(kind: Kind, tcp: TcpStream) -> Result<BoxStream, BoxError> {
-    Ok(match kind {
-        Kind::Tcp => Box::new(tcp),
-        Kind::Tls => Box::new(TLS.1.accept(tcp).await?),
-        Kind::Noise(_) => {
-            let security = Security::psk(KEY);
-            let accepting = NoiseLink::accept(tcp, &security);
-            Box::new(accepting.await?.0)
-        }
-        Kind::Session(config) => match Acceptor::new(*config).accept(tcp).await? {
-            Accepted::New(transport) => Box::new(transport),
-            Accepted::Resumed(_) => return Err("no session was opened before".into()),
-        },
-    })
-}
-
-/// What is measured.
-#[derive(Clone, Copy, PartialEq)]
+/// What is measured. Bulk is in writes of so many bytes.
+#[derive(Clone, Copy)]
 enum Load {
-    Bulk,
+    OneWay(usize),
+    BothWays(usize),
     Echo,
 }
 
-/// In MiB/s; and in microseconds, the median and the 99th percentile.
+const LOADS: [(&str, Load); 5] = [
+    ("bulk64k", Load::OneWay(64 << 10)),
+    ("bulk1k", Load::OneWay(1 << 10)),
+    ("both64k", Load::BothWays(64 << 10)),
+    ("both1k", Load::BothWays(1 << 10)),
+    ("echo", Load::Echo),
+];
+
+impl Load {
+    /// What its figures are.
+    fn titles(self) -> Vec<String> {
+        match self {
+            Self::OneWay(size) => vec![format!("one way, writes of {} KiB", size >> 10)],
+            Self::BothWays(size) => {
+                vec![format!(
+                    "both ways at once, their sum, writes of {} KiB",
+                    size >> 10
+                )]
+            }
+            Self::Echo => ["median", "99th percentile"]
+                .map(|of| format!("echo of {ECHO} bytes, {of} of the round trip"))
+                .into(),
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Echo => "µs",
+            _ => "MiB/s",
+        }
+    }
+}
+
+/// One or several, by load.
 type Figures = Vec<f64>;
 
-async fn near(
-    kind: Kind,
-    load: Load,
-    tcp: TcpStream,
-    lasts: Duration,
-) -> Result<Figures, BoxError> {
-    let mut stream = client(kind, tcp).await?;
+/// Writes `size` bytes at a time until `done` says so, then the end. Returns how many bytes that were.
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    size: usize,
+    done: impl Fn() -> bool,
+) -> io::Result<usize> {
+    let bytes = vec![0; size];
+    let mut sent = 1;
+    while !done() {
+        for _ in 0..CHUNK / size {
+            stream.write_all(&bytes).await?;
+            sent += size;
+        }
+    }
+    stream.write_all(&[END]).await?;
+    stream.flush().await?;
+    Ok(sent)
+}
+
+/// Reads to the end. Returns how many bytes that were.
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+    let mut bytes = vec![0; CHUNK];
+    let mut received = 0;
+    loop {
+        let count = stream.read(&mut bytes).await?;
+        received += count;
+        match bytes[..count].last() {
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(&END) => return Ok(received),
+            Some(_) => {}
+        }
+    }
+}
+
+async fn near(mut stream: &mut dyn Stream, load: Load, lasts: Duration) -> io::Result<Figures> {
+    // Handshakes are over at both ends then.
+    stream.write_u8(END).await?;
+    stream.flush().await?;
+    stream.read_u8().await?;
     let begun = Instant::now();
-    match load {
-        Load::Bulk => {
-            let bytes = vec![7; BULK];
-            let mut sent = 0;
-            while begun.elapsed() < lasts {
-                stream.write_all(&bytes).await?;
-                sent += bytes.len();
-            }
-            stream.shutdown().await?;
-            // The peer has read everything when it ends its direction.
-            stream.read_u8().await?;
-            let rate = sent as f64 / begun.elapsed().as_secs_f64();
-            Ok(vec![rate / f64::from(1 << 20)])
+    let late = || begun.elapsed() >= lasts;
+    let bytes = match load {
+        Load::OneWay(size) => send(&mut stream, size, late).await? + receive(&mut stream).await?,
+        Load::BothWays(size) => {
+            let (mut reader, mut writer) = tokio::io::split(stream);
+            let (sent, received) =
+                tokio::try_join!(send(&mut writer, size, late), receive(&mut reader))?;
+            sent + received
         }
         Load::Echo => {
-            let mut bytes = [7; ECHO];
             let mut trips = Vec::new();
-            while begun.elapsed() < lasts {
+            let mut bytes = [0; ECHO];
+            while bytes[ECHO - 1] != END {
+                if late() {
+                    bytes[ECHO - 1] = END;
+                }
                 let sent = Instant::now();
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
                 stream.read_exact(&mut bytes).await?;
                 trips.push(sent.elapsed().as_secs_f64() * 1e6);
             }
-            stream.shutdown().await?;
             trips.sort_by(f64::total_cmp);
-            Ok(vec![trips[trips.len() / 2], trips[trips.len() * 99 / 100]])
+            return Ok(vec![quantile(&trips, 0.5), quantile(&trips, 0.99)]);
         }
-    }
+    };
+    Ok(vec![mebibytes(bytes) / begun.elapsed().as_secs_f64()])
 }
 
-async fn far(kind: Kind, load: Load, tcp: TcpStream) -> Result<(), BoxError> {
-    let mut stream = server(kind, tcp).await?;
+async fn far(mut stream: &mut dyn Stream, load: Load) -> io::Result<()> {
+    stream.read_u8().await?;
+    stream.write_u8(END).await?;
+    stream.flush().await?;
     match load {
-        Load::Bulk => {
-            let mut bytes = vec![0; BULK];
-            while stream.read(&mut bytes).await? > 0 {}
-            stream.write_all(&[1]).await?;
+        Load::OneWay(size) => {
+            receive(&mut stream).await?;
+            send(&mut stream, size, || true).await?;
+        }
+        Load::BothWays(size) => {
+            let (mut reader, mut writer) = tokio::io::split(stream);
+            let done = Cell::new(false);
+            let receiving = async {
+                let received = receive(&mut reader).await;
+                done.set(true);
+                received
+            };
+            tokio::try_join!(send(&mut writer, size, || done.get()), receiving)?;
         }
         Load::Echo => {
             let mut bytes = [0; ECHO];
-            while stream.read_exact(&mut bytes).await.is_ok() {
+            while bytes[ECHO - 1] != END {
+                stream.read_exact(&mut bytes).await?;
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
             }
         }
     }
-    stream.shutdown().await?;
     Ok(())
+}
+
+fn mebibytes(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn runtime() -> Result<Runtime, BoxError> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-fn sockets() -> io::Result<(std::net::TcpStream, std::net::TcpStream)> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let near = std::net::TcpStream::connect(listener.local_addr()?)?;
-    let far = listener.accept()?.0;
-    for socket in [&near, &far] {
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-    }
-    Ok((near, far))
+/// Tells the other end, by being dropped, that this one needs it no more.
+type Done = oneshot::Sender<()>;
+type OtherDone = oneshot::Receiver<()>;
+
+async fn run_near(
+    kind: Kind,
+    load: Load,
+    lasts: Duration,
+    addr: oneshot::Receiver<SocketAddr>,
+    (done, other_done): (Done, OtherDone),
+) -> Result<Figures, BoxError> {
+    let mut end = kind.connect(addr.await?).await?;
+    let figures = timeout(lasts + HUNG, near(&mut *end.stream, load, lasts)).await??;
+    drop(done);
+    let _ = other_done.await;
+    Ok(figures)
+}
+
+async fn run_far(
+    kind: Kind,
+    load: Load,
+    lasts: Duration,
+    addr: oneshot::Sender<SocketAddr>,
+    (done, other_done): (Done, OtherDone),
+) -> Result<(), BoxError> {
+    let port = Port::bind(&kind).await?;
+    addr.send(port.addr()?).map_err(|_| "the near end failed")?;
+    let mut end = timeout(HUNG, port.accept()).await??;
+    timeout(lasts + HUNG, far(&mut *end.stream, load)).await??;
+    drop(done);
+    let _ = other_done.await;
+    Ok(())
 }
 
 fn measure(kind: &Kind, load: Load, threads: usize, lasts: Duration) -> Result<Figures, BoxError> {
-    let sockets = sockets()?;
     let this = runtime()?;
-    let there = kind.clone();
-    let far = move || async move { far(there, load, TcpStream::from_std(sockets.1)?).await };
-    let near = async { near(kind.clone(), load, TcpStream::from_std(sockets.0)?, lasts).await };
+    let (addr_out, addr_in) = oneshot::channel();
+    let (near_done, far_sees) = oneshot::channel();
+    let (far_done, near_sees) = oneshot::channel();
+    let near = run_near(kind.clone(), load, lasts, addr_in, (near_done, near_sees));
+    let kind = kind.clone();
+    let far = move || run_far(kind, load, lasts, addr_out, (far_done, far_sees));
     if threads == 1 {
-        let (figures, result) = this.block_on(async { tokio::join!(near, far()) });
-        result?;
-        return figures;
+        let both = async { tokio::try_join!(near, far()) };
+        return Ok(this.block_on(both)?.0);
     }
-    let (ended, ending) = oneshot::channel();
     thread::scope(|scope| {
-        let other = scope.spawn(move || {
-            let result = runtime().and_then(|runtime| runtime.block_on(far()));
-            // Nobody waits for it who has failed.
-            let _ = ended.send(());
-            result
-        });
-        let figures = this.block_on(async {
-            let figures = near.await;
-            // Sessions need somebody to answer until both ends are done.
-            let _ = ending.await;
-            figures
-        });
-        other.join().map_err(|_| "the other end panicked")??;
+        let other = scope.spawn(move || runtime()?.block_on(far()));
+        let figures = this.block_on(near);
+        other.join().map_err(|_| "the far end panicked")??;
         figures
     })
 }
 
-fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (
-        values[values.len() / 2],
-        values[0],
-        values[values.len() - 1],
-    )
+/// The rate of the rc4 crate's keystream laid over a buffer in place, by one thread.
+fn keystream(lasts: Duration) -> f64 {
+    let mut rc4 = Rc4::new_from_slice(&[7; 8]).expect("8 bytes are a valid RC4 key");
+    let mut bytes = vec![0; CHUNK];
+    let mut done = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < lasts {
+        rc4.apply_keystream(black_box(&mut bytes));
+        done += CHUNK;
+    }
+    mebibytes(done) / begun.elapsed().as_secs_f64()
 }
 
-/// What the figures of a kind are, over all runs, beside those of the first two kinds in the same run.
-fn row(name: &str, figure: usize, of: &[Figures], tcp: &[Figures], tls: &[Figures]) {
-    let column = |of: &[Figures]| -> Vec<f64> { of.iter().map(|run| run[figure]).collect() };
-    let (middle, least, most) = median(column(of));
-    let ratio = |to: &[Figures]| {
-        let pairs = column(of).into_iter().zip(column(to));
-        median(pairs.map(|(this, that)| this / that).collect())
+/// Every byte, in either direction, is encrypted by one end and decrypted by the other: two threads can carry as many as one can lay the
+/// keystream over, one thread half of that.
+fn rc4_bound(threads: usize, lasts: Duration) -> f64 {
+    keystream(lasts) * threads as f64 / 2.0
+}
+
+/// What snet with RC4 leaves of what RC4 allows.
+fn rc4_line(table: &Table) -> Option<String> {
+    let (snet, alone) = (table.runs(SNET_RC4)?, table.runs(RC4_ALONE)?);
+    let whole = spread(alone.to_vec()).median * 2.0 / table.threads as f64;
+    let bound = match table.threads {
+        1 => "the thread encrypts and decrypts, so the bound is half of that",
+        _ => "one thread encrypts while the other decrypts, so the bound is that",
     };
-    let (tcp, tls) = (ratio(tcp), ratio(tls));
-    println!(
-        "  {name:16} {middle:9.1} {:19} {:5.2} {:13} {:5.2} {:13}",
-        format!("({least:.1} to {most:.1})"),
-        tcp.0,
-        format!("({:.2} to {:.2})", tcp.1, tcp.2),
-        tls.0,
-        format!("({:.2} to {:.2})", tls.1, tls.2),
-    );
+    let part = ratio(snet, alone);
+    Some(format!(
+        "  the rc4 crate's keystream on one thread: {whole:.1} MiB/s; {bound}; snet reaches {:.2} ({:.2} to {:.2}) of it\n",
+        part.median, part.least, part.most
+    ))
 }
 
-fn run(runs: usize, lasts: Duration, only: &str, loads: &[Load]) -> Result<(), BoxError> {
-    let mut kinds = kinds();
-    let compared = kinds.split_off(2);
-    kinds.extend(compared.into_iter().filter(|(name, _)| name.contains(only)));
-    for (load, threads) in loads.iter().flat_map(|load| [(*load, 1), (*load, 2)]) {
-        let mut figures = vec![Vec::new(); kinds.len()];
-        for _ in 0..runs {
-            for ((_, kind), figures) in kinds.iter().zip(&mut figures) {
-                figures.push(measure(kind, load, threads, lasts)?);
-            }
+struct Settings {
+    runs: usize,
+    lasts: Duration,
+    subjects: Vec<(&'static str, Subject)>,
+    loads: Vec<(&'static str, Load)>,
+    out: PathBuf,
+}
+
+impl Settings {
+    fn of_this_program() -> Result<Self, String> {
+        let known = ["--runs", "--secs", "--only", "--load", "--out"];
+        let options = Options::of_this_program(&known)?;
+        let secs = options.number("--secs", 0.01, 0.4)?;
+        let lasts =
+            Duration::try_from_secs_f64(secs).map_err(|error| format!("--secs: {error}"))?;
+        let only = options.text("--only").unwrap_or_default();
+        let load = options.text("--load").unwrap_or_default();
+        let mut subjects = subjects();
+        if !subjects.iter().any(|(name, _)| name.contains(only)) {
+            let names: Vec<_> = subjects.iter().map(|(name, _)| *name).collect();
+            let names = names.join("; ");
+            return Err(format!("--only {only} is in none of {names}"));
         }
-        let titles: &[&str] = match load {
-            Load::Bulk => &["bulk, MiB/s"],
-            Load::Echo => &["echo, µs, median", "echo, µs, 99th percentile"],
-        };
-        for (figure, title) in titles.iter().enumerate() {
-            println!("{title}; threads: {threads}");
-            println!(
-                "  {:16} {:>9} {:19} {:19} {:19}",
-                "", "median", "(spread)", "to TCP", "to tokio-rustls"
-            );
-            for ((name, _), of) in kinds.iter().zip(&figures) {
-                row(name, figure, of, &figures[0], &figures[1]);
+        let rc4 = SNET_RC4.contains(only);
+        subjects.retain(|(name, _)| {
+            PEERS.contains(name) || name.contains(only) || (rc4 && *name == RC4_ALONE)
+        });
+        let mut loads = LOADS.to_vec();
+        loads.retain(|(name, _)| name.starts_with(load));
+        if loads.is_empty() {
+            let names = LOADS.map(|(name, _)| name).join(", ");
+            return Err(format!("--load {load} begins none of {names}"));
+        }
+        Ok(Self {
+            runs: options.number("--runs", 1, 5)?,
+            lasts,
+            subjects,
+            loads,
+            out: options.out(),
+        })
+    }
+}
+
+/// One load, for all subjects in turns.
+fn tables(
+    settings: &Settings,
+    (name, load): (&'static str, Load),
+    threads: usize,
+) -> Result<Vec<Table>, BoxError> {
+    let mut subjects = settings.subjects.clone();
+    subjects.retain(|(_, subject)| {
+        matches!((load, subject), (_, Subject::Stream(_))) || !matches!(load, Load::Echo)
+    });
+    let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); subjects.len()];
+    for run in 0..settings.runs {
+        // Another one begins each time, so that none always comes after the same.
+        for turn in 0..subjects.len() {
+            let which = (run + turn) % subjects.len();
+            let (name, subject) = &subjects[which];
+            figures[which].push(match subject {
+                Subject::Stream(kind) => measure(kind, load, threads, settings.lasts)
+                    .map_err(|error| format!("{name}: {error}"))?,
+                Subject::Rc4 => vec![rc4_bound(threads, settings.lasts)],
+            });
+        }
+    }
+    let titles = load.titles().into_iter().enumerate();
+    Ok(titles
+        .map(|(figure, title)| Table {
+            load: name,
+            title,
+            threads,
+            unit: load.unit(),
+            rows: subjects
+                .iter()
+                .zip(&figures)
+                .map(|((kind, _), runs)| Row {
+                    kind,
+                    runs: runs.iter().map(|run| run[figure]).collect(),
+                })
+                .collect(),
+        })
+        .collect())
+}
+
+fn run(settings: &Settings) -> Result<(), BoxError> {
+    let provider = if cfg!(feature = "aws-lc-rs") {
+        "AWS-LC"
+    } else {
+        "ring"
+    };
+    let with = format!(
+        "medians of {} runs of {} s in turns; Noise's ciphers by {provider}",
+        settings.runs,
+        settings.lasts.as_secs_f64(),
+    );
+    println!("{with}\n");
+    let mut all = Vec::new();
+    for load in &settings.loads {
+        for threads in [1, 2] {
+            for table in tables(settings, *load, threads)? {
+                print!("{}", table.text(&PEERS));
+                println!("{}", rc4_line(&table).unwrap_or_default());
+                all.push(table);
             }
         }
     }
+    fs::create_dir_all(&settings.out)?;
+    let (figures, picture) = (
+        settings.out.join("links.csv"),
+        settings.out.join("links.svg"),
+    );
+    fs::write(&figures, table::csv(&all, &PEERS)?)?;
+    let title = "Sessions beside TCP, TLS and QUIC, over loopback";
+    fs::write(&picture, chart(title, &with, &all, TCP, &FAMILIES)?)?;
+    println!("{}\n{}", figures.display(), picture.display());
     Ok(())
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)
-    };
-    let runs = option("--runs").map_or(Ok(5), |runs| runs.parse());
-    let secs = option("--secs").map_or(Ok(0.4), |secs| secs.parse());
-    let only = option("--only").map_or("", String::as_str);
-    let loads = match option("--load").map(String::as_str) {
-        None => Ok(&[Load::Bulk, Load::Echo][..]),
-        Some("bulk") => Ok(&[Load::Bulk][..]),
-        Some("echo") => Ok(&[Load::Echo][..]),
-        Some(_) => Err(()),
-    };
-    let (Ok(runs), Ok(secs), Ok(loads)) = (runs, secs, loads) else {
-        eprintln!("--runs takes a number, --secs one of seconds, --load bulk or echo");
-        return ExitCode::FAILURE;
-    };
-    match run(1.max(runs), Duration::from_secs_f64(secs), only, loads) {
+    let run = Settings::of_this_program()
+        .map_err(BoxError::from)
+        .and_then(|settings| run(&settings));
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

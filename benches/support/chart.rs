@@ -31,16 +31,18 @@ const BARS: usize = 260;
 /// For the figures behind the bars.
 const VALUES: usize = 120;
 const COLUMN: usize = NAMES + BARS + VALUES + MARGIN;
-const HEAD: usize = 92;
+const HEAD: usize = 76;
+const NOTE: usize = 16;
 const GROUP_HEAD: usize = 26;
 const BAR: usize = 13;
 const PITCH: usize = 18;
 const AXIS: usize = 40;
 
-/// The tables as SVG: of those with the same title a row, on one scale. Behind each bar its median, and its ratio to the `peer`.
+/// The tables as SVG, below a title and notes: a row for those with the same title, on one scale. Behind each bar its median, and its ratio
+/// to the `peer`.
 pub(crate) fn chart(
     title: &str,
-    subtitle: &str,
+    notes: &[&str],
     tables: &[Table],
     peer: &str,
     families: &[Family],
@@ -53,9 +55,10 @@ pub(crate) fn chart(
         }
     }
     let columns = groups.iter().map(Vec::len).max().unwrap_or(1);
+    let head = HEAD + notes.len() * NOTE;
     let tall = |group: &[&Table]| GROUP_HEAD + group[0].rows.len() * PITCH + AXIS;
     let width = MARGIN + columns * COLUMN;
-    let height = HEAD + groups.iter().map(|group| tall(group)).sum::<usize>();
+    let height = head + groups.iter().map(|group| tall(group)).sum::<usize>();
 
     let mut out = String::new();
     writeln!(
@@ -69,16 +72,16 @@ pub(crate) fn chart(
         "<rect class=\"ground\" width=\"{width}\" height=\"{height}\"/>"
     )?;
     text(&mut out, "title", (MARGIN, 32), title)?;
-    let legend = format!(
-        "{subtitle}. Bars: medians, with the least and the most; in brackets the ratio to {peer} in the same run."
-    );
-    text(&mut out, "note", (MARGIN, 52), &legend)?;
+    for (number, note) in notes.iter().enumerate() {
+        let at = (MARGIN, 52 + number * NOTE);
+        text(&mut out, "note", at, &first_upper(note))?;
+    }
     let widest = groups.iter().max_by_key(|group| group.len());
     for (column, table) in widest.into_iter().flatten().enumerate() {
-        let at = (MARGIN + column * COLUMN, 80);
+        let at = (MARGIN + column * COLUMN, head - 12);
         text(&mut out, "head", at, &first_upper(threads(table.threads)))?;
     }
-    let mut top = HEAD;
+    let mut top = head;
     for group in &groups {
         let most = group.iter().flat_map(|table| &table.rows);
         let most = most
@@ -99,7 +102,7 @@ fn style(out: &mut String, families: &[Family]) -> fmt::Result {
     writeln!(out, "<style>")?;
     writeln!(
         out,
-        "text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }}"
+        "text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }} .value {{ paint-order: stroke; stroke-width: 3px; stroke: #ffffff }}"
     )?;
     writeln!(
         out,
@@ -123,7 +126,7 @@ fn style(out: &mut String, families: &[Family]) -> fmt::Result {
     writeln!(out, "@media (prefers-color-scheme: dark) {{")?;
     writeln!(
         out,
-        "text {{ fill: #e6edf3 }} .note, .tick {{ fill: #9198a1 }}"
+        "text {{ fill: #e6edf3 }} .value {{ stroke: #0d1117 }} .note, .tick {{ fill: #9198a1 }}"
     )?;
     writeln!(
         out,
@@ -157,7 +160,7 @@ fn bars(
         line(out, "grid", (at, first as f64), (at, bottom as f64))?;
         text(out, "tick", (at as usize, bottom + 14), &figure.to_string())?;
     }
-    text(out, "note", (start + BARS + 16, bottom + 14), table.unit)?;
+    text(out, "note", (start + BARS + 28, bottom + 14), table.unit)?;
     let peer = table.runs(peer);
     for (number, row) in table.rows.iter().enumerate() {
         let top = first + number * PITCH;
@@ -214,7 +217,7 @@ fn line(out: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) -> fmt:
 fn first_upper(text: &str) -> String {
     let mut rest = text.chars();
     let first = rest.next().into_iter().flat_map(char::to_uppercase);
-    first.chain(rest.clone()).collect()
+    first.chain(rest).collect()
 }
 
 fn escaped(text: &str) -> String {

@@ -1,18 +1,17 @@
 //! What sessions and Noise cost on loopback, beside TCP, TLS and QUIC: throughput in writes of 64 KiB and of 1 KiB, one way and both ways
 //! at once, and the round trip of an echo of 64 bytes; both ends on one thread, and each on a thread of its own.
 //!
-//! `cargo bench --bench links -- --runs N --secs S --only NAME --load LOAD --out DIR`: how often everything is measured, in turns, and how
-//! long each time; only kinds whose name contains that, and what they are compared with; only loads whose name begins like that
-//! (`bulk64k`, `bulk1k`, `both64k`, `both1k`, `echo`); where `links.csv` and `links.svg` go, by default `bench` in cargo's target directory.
+//! `cargo bench --bench links -- --runs N --secs S --only NAME --load LOAD --out DIR --pin`: how often everything is measured, in turns, and
+//! how long each time; only kinds whose name contains that, and what they are compared with; only loads whose name begins like that
+//! (`bulk64k`, `bulk1k`, `both64k`, `both1k`, `echo`); where `links.csv` and `links.svg` go, by default `bench` in cargo's target directory;
+//! and each of two threads kept on a core of its own, where otherwise the scheduler may have them share one for long.
 //!
 //! Every stream is written to and read from by the same code, without buffers of the bench's own. The clock runs from the first byte after
 //! the handshake until each end has read everything, so it sees windows and congestion control open.
 
 use std::{
-    cell::Cell,
     fs,
     hint::black_box,
-    io,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -21,13 +20,14 @@ use std::{
 };
 
 use chart::{Family, chart};
-use ends::{Kind, Port, Stream};
-use figures::{quantile, ratio, spread};
+use cores::Cores;
+use ends::{Kind, Port};
+use figures::{ratio, spread};
+use loads::{CHUNK, Figures, LOADS, Load, far, mebibytes, near};
 use options::Options;
 use rc4::{KeyInit, Rc4, StreamCipher};
 use table::{Row, Table};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     runtime::{Builder, Runtime},
     sync::oneshot,
     time::timeout,
@@ -36,22 +36,21 @@ use unbroken::{BoxError, Config, Security, Snet, Suite};
 
 #[path = "support/chart.rs"]
 mod chart;
+#[path = "support/cores.rs"]
+mod cores;
 #[path = "support/ends.rs"]
 mod ends;
 #[path = "support/figures.rs"]
 mod figures;
+#[path = "support/loads.rs"]
+mod loads;
 #[path = "support/options.rs"]
 mod options;
 #[path = "support/table.rs"]
 mod table;
 
-/// Bytes that are read at a time, and between two looks at the clock.
-const CHUNK: usize = 64 << 10;
-const ECHO: usize = 64;
 /// Of snet's sessions.
 const HISTORY: usize = 4 << 20;
-/// The last byte of what one end has to say; all others are zero.
-const END: u8 = 1;
 /// Beyond its time a measurement that has not ended by then has failed.
 const HUNG: Duration = Duration::from_secs(60);
 
@@ -101,154 +100,6 @@ fn subjects() -> Vec<(&'static str, Subject)> {
     subjects
 }
 
-/// What is measured. Bulk is in writes of so many bytes.
-#[derive(Clone, Copy)]
-enum Load {
-    OneWay(usize),
-    BothWays(usize),
-    Echo,
-}
-
-const LOADS: [(&str, Load); 5] = [
-    ("bulk64k", Load::OneWay(64 << 10)),
-    ("bulk1k", Load::OneWay(1 << 10)),
-    ("both64k", Load::BothWays(64 << 10)),
-    ("both1k", Load::BothWays(1 << 10)),
-    ("echo", Load::Echo),
-];
-
-impl Load {
-    /// What its figures are.
-    fn titles(self) -> Vec<String> {
-        match self {
-            Self::OneWay(size) => vec![format!("one way, writes of {} KiB", size >> 10)],
-            Self::BothWays(size) => {
-                vec![format!(
-                    "both ways at once, their sum, writes of {} KiB",
-                    size >> 10
-                )]
-            }
-            Self::Echo => ["median", "99th percentile"]
-                .map(|of| format!("echo of {ECHO} bytes, {of} of the round trip"))
-                .into(),
-        }
-    }
-
-    fn unit(self) -> &'static str {
-        match self {
-            Self::Echo => "µs",
-            _ => "MiB/s",
-        }
-    }
-}
-
-/// One or several, by load.
-type Figures = Vec<f64>;
-
-/// Writes `size` bytes at a time until `done` says so, then the end. Returns how many bytes that were.
-async fn send(
-    stream: &mut (impl AsyncWrite + Unpin),
-    size: usize,
-    done: impl Fn() -> bool,
-) -> io::Result<usize> {
-    let bytes = vec![0; size];
-    let mut sent = 1;
-    while !done() {
-        for _ in 0..CHUNK / size {
-            stream.write_all(&bytes).await?;
-            sent += size;
-        }
-    }
-    stream.write_all(&[END]).await?;
-    stream.flush().await?;
-    Ok(sent)
-}
-
-/// Reads to the end. Returns how many bytes that were.
-async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
-    let mut bytes = vec![0; CHUNK];
-    let mut received = 0;
-    loop {
-        let count = stream.read(&mut bytes).await?;
-        received += count;
-        match bytes[..count].last() {
-            None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(&END) => return Ok(received),
-            Some(_) => {}
-        }
-    }
-}
-
-async fn near(mut stream: &mut dyn Stream, load: Load, lasts: Duration) -> io::Result<Figures> {
-    // Handshakes are over at both ends then.
-    stream.write_u8(END).await?;
-    stream.flush().await?;
-    stream.read_u8().await?;
-    let begun = Instant::now();
-    let late = || begun.elapsed() >= lasts;
-    let bytes = match load {
-        Load::OneWay(size) => send(&mut stream, size, late).await? + receive(&mut stream).await?,
-        Load::BothWays(size) => {
-            let (mut reader, mut writer) = tokio::io::split(stream);
-            let (sent, received) =
-                tokio::try_join!(send(&mut writer, size, late), receive(&mut reader))?;
-            sent + received
-        }
-        Load::Echo => {
-            let mut trips = Vec::new();
-            let mut bytes = [0; ECHO];
-            while bytes[ECHO - 1] != END {
-                if late() {
-                    bytes[ECHO - 1] = END;
-                }
-                let sent = Instant::now();
-                stream.write_all(&bytes).await?;
-                stream.flush().await?;
-                stream.read_exact(&mut bytes).await?;
-                trips.push(sent.elapsed().as_secs_f64() * 1e6);
-            }
-            trips.sort_by(f64::total_cmp);
-            return Ok(vec![quantile(&trips, 0.5), quantile(&trips, 0.99)]);
-        }
-    };
-    Ok(vec![mebibytes(bytes) / begun.elapsed().as_secs_f64()])
-}
-
-async fn far(mut stream: &mut dyn Stream, load: Load) -> io::Result<()> {
-    stream.read_u8().await?;
-    stream.write_u8(END).await?;
-    stream.flush().await?;
-    match load {
-        Load::OneWay(size) => {
-            receive(&mut stream).await?;
-            send(&mut stream, size, || true).await?;
-        }
-        Load::BothWays(size) => {
-            let (mut reader, mut writer) = tokio::io::split(stream);
-            let done = Cell::new(false);
-            let receiving = async {
-                let received = receive(&mut reader).await;
-                done.set(true);
-                received
-            };
-            tokio::try_join!(send(&mut writer, size, || done.get()), receiving)?;
-        }
-        Load::Echo => {
-            let mut bytes = [0; ECHO];
-            while bytes[ECHO - 1] != END {
-                stream.read_exact(&mut bytes).await?;
-                stream.write_all(&bytes).await?;
-                stream.flush().await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn mebibytes(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 fn runtime() -> Result<Runtime, BoxError> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
@@ -291,7 +142,13 @@ async fn run_far(
     Ok(())
 }
 
-fn measure(kind: &Kind, load: Load, threads: usize, lasts: Duration) -> Result<Figures, BoxError> {
+fn measure(
+    kind: &Kind,
+    load: Load,
+    threads: usize,
+    Settings { lasts, cores, .. }: &Settings,
+) -> Result<Figures, BoxError> {
+    let (lasts, cores) = (*lasts, *cores);
     let this = runtime()?;
     let (addr_out, addr_in) = oneshot::channel();
     let (near_done, far_sees) = oneshot::channel();
@@ -304,7 +161,10 @@ fn measure(kind: &Kind, load: Load, threads: usize, lasts: Duration) -> Result<F
         return Ok(this.block_on(both)?.0);
     }
     thread::scope(|scope| {
-        let other = scope.spawn(move || runtime()?.block_on(far()));
+        let other = scope.spawn(move || {
+            cores.map_or(Ok(()), |cores| cores.pin(1))?;
+            runtime()?.block_on(far())
+        });
         let figures = this.block_on(near);
         other.join().map_err(|_| "the far end panicked")??;
         figures
@@ -348,15 +208,17 @@ fn rc4_line(table: &Table) -> Option<String> {
 struct Settings {
     runs: usize,
     lasts: Duration,
+    /// Of the two ends, if pinned.
+    cores: Option<Cores>,
     subjects: Vec<(&'static str, Subject)>,
     loads: Vec<(&'static str, Load)>,
     out: PathBuf,
 }
 
 impl Settings {
-    fn of_this_program() -> Result<Self, String> {
+    fn of_this_program() -> Result<Self, BoxError> {
         let known = ["--runs", "--secs", "--only", "--load", "--out"];
-        let options = Options::of_this_program(&known)?;
+        let options = Options::of_this_program(&known, &["--pin"])?;
         let secs = options.number("--secs", 0.01, 0.4)?;
         let lasts =
             Duration::try_from_secs_f64(secs).map_err(|error| format!("--secs: {error}"))?;
@@ -366,7 +228,7 @@ impl Settings {
         if !subjects.iter().any(|(name, _)| name.contains(only)) {
             let names: Vec<_> = subjects.iter().map(|(name, _)| *name).collect();
             let names = names.join("; ");
-            return Err(format!("--only {only} is in none of {names}"));
+            return Err(format!("--only {only} is in none of {names}").into());
         }
         let rc4 = SNET_RC4.contains(only);
         subjects.retain(|(name, _)| {
@@ -376,11 +238,13 @@ impl Settings {
         loads.retain(|(name, _)| name.starts_with(load));
         if loads.is_empty() {
             let names = LOADS.map(|(name, _)| name).join(", ");
-            return Err(format!("--load {load} begins none of {names}"));
+            return Err(format!("--load {load} begins none of {names}").into());
         }
+        let pinned = options.text("--pin").is_some();
         Ok(Self {
             runs: options.number("--runs", 1, 5)?,
             lasts,
+            cores: pinned.then(Cores::of_this_process).transpose()?,
             subjects,
             loads,
             out: options.out(),
@@ -405,7 +269,7 @@ fn tables(
             let which = (run + turn) % subjects.len();
             let (name, subject) = &subjects[which];
             figures[which].push(match subject {
-                Subject::Stream(kind) => measure(kind, load, threads, settings.lasts)
+                Subject::Stream(kind) => measure(kind, load, threads, settings)
                     .map_err(|error| format!("{name}: {error}"))?,
                 Subject::Rc4 => vec![rc4_bound(threads, settings.lasts)],
             });
@@ -436,9 +300,13 @@ fn run(settings: &Settings) -> Result<(), BoxError> {
     } else {
         "ring"
     };
-    let cores = thread::available_parallelism()?;
+    let mut cores = format!("{} cores", thread::available_parallelism()?);
+    if let Some(of) = settings.cores {
+        of.pin(0)?;
+        cores.push_str(", each thread pinned to one");
+    }
     let with = format!(
-        "{cores} cores; runs: {}, in turns, of {} s each; Noise's ciphers by {provider}",
+        "{cores}; runs: {}, in turns, of {} s each; Noise's ciphers by {provider}",
         settings.runs,
         settings.lasts.as_secs_f64(),
     );
@@ -471,10 +339,7 @@ fn run(settings: &Settings) -> Result<(), BoxError> {
 }
 
 fn main() -> ExitCode {
-    let run = Settings::of_this_program()
-        .map_err(BoxError::from)
-        .and_then(|settings| run(&settings));
-    match run {
+    match Settings::of_this_program().and_then(|settings| run(&settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -5,18 +5,25 @@ use std::{
     str::FromStr,
 };
 
-/// Pairs of `--name value`.
+/// Pairs of `--name value`, and flags, whose value is nothing.
 pub(crate) struct Options(Vec<(String, String)>);
 
 impl Options {
-    /// Those of this program; an error on any that is not `known`, or that comes without a value.
-    pub(crate) fn of_this_program(known: &[&str]) -> Result<Self, String> {
+    /// Those of this program; an error on any that is neither `known` nor a flag, or is known and comes without a value.
+    pub(crate) fn of_this_program(known: &[&str], flags: &[&str]) -> Result<Self, String> {
         let mut options = Vec::new();
         // cargo passes `--bench` too.
         let mut arguments = std::env::args().skip(1).filter(|given| given != "--bench");
         while let Some(name) = arguments.next() {
+            if flags.contains(&name.as_str()) {
+                options.push((name, String::new()));
+                continue;
+            }
             if !known.contains(&name.as_str()) {
-                return Err(format!("{name} is none of {}", known.join(", ")));
+                return Err(format!(
+                    "{name} is none of {}",
+                    [known, flags].concat().join(", ")
+                ));
             }
             let value = arguments.next();
             let value = value.ok_or_else(|| format!("{name} comes without a value"))?;

@@ -2,7 +2,7 @@
 
 mod snet;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use snet::Snet;
 
@@ -28,7 +28,7 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 /// A plain builder: it is checked where it is used, with an [error](crate::Error::Config) that names the setting.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{sync::Arc, time::Duration};
 /// use unbroken::Config;
 ///
 /// let config = Config::new().resume_window(Duration::from_secs(60));
@@ -435,7 +435,7 @@ impl Config {
         }
         Ok(Valid {
             security: self.security,
-            native: native::Settings {
+            native: Arc::new(native::Settings {
                 window,
                 max_window,
                 resume_window: self.resume_window,
@@ -444,7 +444,7 @@ impl Config {
                 dead_after: self.dead_after,
                 handshake_timeout: self.handshake_timeout,
                 max_frame: self.max_frame,
-            },
+            }),
             socket_buffer: self
                 .snet
                 .as_ref()
@@ -493,7 +493,7 @@ fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Config
 #[derive(Clone, Debug)]
 pub(crate) struct Valid {
     pub(crate) security: Security,
-    pub(crate) native: native::Settings,
+    pub(crate) native: Arc<native::Settings>,
     /// A client that has these speaks snet, a server accepts it.
     pub(crate) snet: Option<SnetSettings>,
     /// The bound on either socket buffer, as read back, if there is one.

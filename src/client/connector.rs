@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{Config, Valid},
-    error::{BoxError, Error, HandshakeError, Limit},
+    error::{BoxError, ConfigError, Error, HandshakeError, Limit},
     protocol::{
         Handshake, Role,
         native::{self, NativeSession},
@@ -63,12 +63,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Connector<C> {
     inner: C,
-    config: Config,
+    /// One for all sessions.
+    config: Result<Arc<Valid>, ConfigError>,
 }
 
 impl<C> Connector<C> {
     /// A connector that dials with `inner`, whose sessions behave as `config` says.
     pub fn new(inner: C, config: Config) -> Self {
+        let config = config.validate(Role::Client).map(Arc::new);
         Self { inner, config }
     }
 }
@@ -100,8 +102,8 @@ where
     }
 
     fn call(&mut self, target: T) -> Connecting {
-        let config = match self.config.clone().validate(Role::Client) {
-            Ok(config) => Arc::new(config),
+        let config = match self.config.clone() {
+            Ok(config) => config,
             Err(error) => return Connecting(Box::pin(std::future::ready(Err(error.into())))),
         };
         if config.memory.is_used_up() {
@@ -114,7 +116,7 @@ where
         Connecting(Box::pin(async move {
             let link = link.await.map_err(Error::Dial)?;
             let shared = open(link.into(), &config).await?;
-            tokio::spawn(keep(shared.clone(), Some(Box::new(redialer))));
+            tokio::spawn(keep(shared.clone(), Some(Box::new(redialer)), ()));
             Ok(ResumableTransport::new(shared))
         }))
     }
@@ -169,7 +171,9 @@ async fn open_native(mut link: AnyLink, config: &Valid) -> Result<Arc<Shared>, E
     let mut settings = config.native.clone();
     // The server forgets the session when its own window has passed, which it counts from when it noticed.
     let forgotten = opened.resume_window.saturating_add(settings.dead_after);
-    settings.resume_window = settings.resume_window.min(forgotten);
+    if forgotten < settings.resume_window {
+        Arc::make_mut(&mut settings).resume_window = forgotten;
+    }
     #[cfg(feature = "noise")]
     let link = link.protect(machine.take_records());
     let session = NativeSession::new(Role::Client, identity, settings, now());

@@ -23,12 +23,8 @@ impl Host {
     /// Starts a new session's keeper, and hands the session to the application.
     pub(super) fn keep(&self, entry: Entry) -> Accepted {
         let session = entry.session().clone();
-        let keeping = keep(session.clone(), None);
-        tokio::spawn(async move {
-            keeping.await;
-            // However the keeper ends.
-            drop(entry);
-        });
+        // Its place is free again however the keeper ends.
+        tokio::spawn(keep(session.clone(), None, entry));
         Accepted::New(ResumableTransport::new(session))
     }
 }

@@ -48,12 +48,12 @@ impl Handle {
 
     /// What the link is doing now.
     pub fn state(&self) -> LinkState {
-        self.shared.watch().borrow().clone()
+        self.shared.state()
     }
 
     /// Follows [`state`](Self::state). Do not hold a borrow of the receiver while the transport is polled on the same thread.
     pub fn subscribe(&self) -> watch::Receiver<LinkState> {
-        self.shared.watch().subscribe()
+        self.shared.follow()
     }
 
     /// What the session has done so far.

@@ -1,14 +1,15 @@
 //! The keeper: one small task a session, for what nobody polls for.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::Instrument;
+use tracing::Span;
 
 use super::{session_io::Need, shared::Shared, wakers::GRACE};
 use crate::error::CloseReason;
@@ -30,44 +31,63 @@ enum Redialling {
     Running(BoxFuture<Box<dyn Redial>>),
 }
 
-/// Keeps the session until it is over. Dropping the future, polled or not, ends it.
-pub(crate) fn keep(
-    shared: Arc<Shared>,
-    redial: Option<Box<dyn Redial>>,
-) -> impl Future<Output = ()> + Send {
-    let span = shared.span();
-    let guard = Guard(shared);
-    keep_guarded(guard, redial).instrument(span)
+pin_project! {
+    /// Keeps a session until it is over; then it is ready. Dropping it, polled or not, ends the session, and then drops `held`.
+    ///
+    /// There is one for each session for as long as it is open, so it is no larger than it must be.
+    pub(crate) struct Keeper<T> {
+        guard: Guard,
+        redialling: Redialling,
+        grace_ends: Option<Instant>,
+        #[pin]
+        timer: Sleep,
+        held: T,
+    }
 }
 
-async fn keep_guarded(guard: Guard, redial: Option<Box<dyn Redial>>) {
-    let shared = &guard.0;
-    let mut redialling = redial.map_or(Redialling::Never, Redialling::Idle);
-    let mut grace_ends = None;
-    let mut timer = pin!(sleep_until(Instant::now()));
-    poll_fn(|cx| {
+/// Keeps the session, and `held` as long.
+pub(crate) fn keep<T>(shared: Arc<Shared>, redial: Option<Box<dyn Redial>>, held: T) -> Keeper<T> {
+    let span = Some(shared.span()).filter(|span| !span.is_disabled());
+    Keeper {
+        guard: Guard {
+            shared,
+            span: span.map(Box::new),
+        },
+        redialling: redial.map_or(Redialling::Never, Redialling::Idle),
+        grace_ends: None,
+        timer: sleep_until(Instant::now()),
+        held,
+    }
+}
+
+impl<T> Future for Keeper<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Guard { shared, span } = this.guard;
+        let _entered = span.as_ref().map(|span| span.enter());
         loop {
             let (need, deadline) = shared.keep(cx);
-            match (need, &mut redialling) {
+            match (need, &mut *this.redialling) {
                 (Need::End, _) => return Poll::Ready(()),
                 (Need::Nothing, _) | (Need::Link, Redialling::Never) => {}
-                (Need::Link, Redialling::Idle(_)) => redialling.start(shared),
+                (Need::Link, Redialling::Idle(_)) => this.redialling.start(shared),
                 (Need::Link, Redialling::Running(_)) => {}
             }
-            let redialled = redialling.poll(cx);
-            let watched = watch_turns(shared, &mut grace_ends);
-            let deadline = [deadline.map(Instant::from_std), grace_ends]
+            let redialled = this.redialling.poll(cx);
+            let watched = watch_turns(shared, this.grace_ends);
+            let deadline = [deadline.map(Instant::from_std), *this.grace_ends]
                 .into_iter()
                 .flatten()
                 .min();
             // What the calls above have changed, or have left to be watched, is looked at again.
-            let due = poll_timer(timer.as_mut(), deadline, cx).is_ready();
+            let due = poll_timer(this.timer.as_mut(), deadline, cx).is_ready();
             if !redialled && !watched && !due {
                 return Poll::Pending;
             }
         }
-    })
-    .await;
+    }
 }
 
 impl Redialling {
@@ -129,10 +149,15 @@ fn poll_timer(
 }
 
 /// Ends the session if the keeper is gone before it: without one nothing would ever happen to it again.
-struct Guard(Arc<Shared>);
+struct Guard {
+    shared: Arc<Shared>,
+    /// What the session's events are in, if anybody is interested.
+    span: Option<Box<Span>>,
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.close(CloseReason::Abandoned);
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        self.shared.close(CloseReason::Abandoned);
     }
 }

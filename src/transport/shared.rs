@@ -6,7 +6,7 @@ mod tests;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -57,7 +57,8 @@ pub(crate) struct Shared {
     read: Arc<Direction>,
     write: Arc<Direction>,
     keeper: Arc<KeeperWaker>,
-    state: watch::Sender<LinkState>,
+    /// Where the state is followed, once anybody does.
+    followed: OnceLock<watch::Sender<LinkState>>,
     /// Set off when the network has changed.
     nudge: Notify,
 }
@@ -87,7 +88,7 @@ impl Shared {
             opened: now(),
             peer_addr: Mutex::new(peer.addr),
             peer_key: peer.key,
-            state: watch::Sender::new(io.state()),
+            followed: OnceLock::new(),
             io: Mutex::new(io),
             read,
             write,
@@ -131,8 +132,32 @@ impl Shared {
         self.peer_key.map(PublicKey::shown)
     }
 
-    pub(super) fn watch(&self) -> &watch::Sender<LinkState> {
-        &self.state
+    pub(super) fn state(&self) -> LinkState {
+        lock(&self.io).state()
+    }
+
+    pub(super) fn follow(&self) -> watch::Receiver<LinkState> {
+        let sender = self
+            .followed
+            .get_or_init(|| watch::Sender::new(self.state()));
+        let receiver = sender.subscribe();
+        // It may have changed before anybody could be told.
+        self.publish();
+        receiver
+    }
+
+    /// Tells those that follow the state what it is now.
+    fn publish(&self) {
+        let Some(followed) = self.followed.get() else {
+            return;
+        };
+        // The state is read anew under the watch's lock, so that whoever comes last publishes the newest.
+        followed.send_if_modified(|published| {
+            let state = self.state();
+            let changed = *published != state;
+            *published = state;
+            changed
+        });
     }
 
     /// Does something under the lock, and after it what follows from that.
@@ -165,13 +190,7 @@ impl Shared {
         // First: a client asks for its resume only when the old link is closed.
         drop(fx.old_links);
         if fx.publish {
-            // The state is read anew under the watch's lock, so that whoever comes last publishes the newest.
-            self.state.send_if_modified(|published| {
-                let state = lock(&self.io).state();
-                let changed = *published != state;
-                *published = state;
-                changed
-            });
+            self.publish();
         }
         if fx.wake_reader {
             self.read.wake_application();

@@ -7,7 +7,10 @@ mod outgoing;
 mod resuming;
 mod windows;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub(super) use self::windows::RoundTrips;
 use self::windows::Windows;
@@ -42,6 +45,13 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// The longest payload of a frame that is skipped because its type is not known. Longer ones end the link.
     pub max_frame: usize,
+}
+
+impl Settings {
+    /// How far a window grows.
+    fn largest_window(&self) -> usize {
+        self.max_window.max(self.window)
+    }
 }
 
 /// What both ends know of a session once it is open.
@@ -100,7 +110,7 @@ enum Acknowledgement {
 ///
 /// Offsets count the bytes of a stream and then its FIN, which takes one position.
 pub struct NativeSession {
-    settings: Settings,
+    settings: Arc<Settings>,
     identity: Identity,
     life: Life,
     streams: Streams,
@@ -110,7 +120,7 @@ pub struct NativeSession {
     /// The link that is written to.
     link: Option<Link>,
     /// A client's link before that, as long as the server may still be using it. It is read, and taken up again if the newer one fails.
-    previous: Option<Link>,
+    previous: Option<Box<Link>>,
     /// The greatest offset the peer has said to have received.
     acknowledged: u64,
     /// The greatest offset up to which the peer has allowed DATA.
@@ -142,12 +152,17 @@ pub struct NativeSession {
 }
 impl NativeSession {
     /// A session that a handshake has just opened, detached since `now`.
-    pub fn new(role: Role, identity: Identity, mut settings: Settings, now: Instant) -> Self {
-        settings.max_window = settings.max_window.max(settings.window);
+    pub fn new(
+        role: Role,
+        identity: Identity,
+        settings: impl Into<Arc<Settings>>,
+        now: Instant,
+    ) -> Self {
+        let settings = settings.into();
         Self {
             life: Life::new(role, settings.resume_window, settings.linger, now),
-            streams: Streams::new(settings.max_window),
-            windows: Windows::new(settings.window, settings.max_window, now),
+            streams: Streams::new(settings.largest_window()),
+            windows: Windows::new(settings.window, settings.largest_window(), now),
             granted: settings.window as u64,
             link: None,
             previous: None,
@@ -211,10 +226,8 @@ impl NativeSession {
     }
 
     fn slot(&mut self, id: LinkId) -> Option<&mut Link> {
-        [&mut self.link, &mut self.previous]
-            .into_iter()
-            .flatten()
-            .find(|link| link.id == id)
+        let links = [self.link.as_mut(), self.previous.as_deref_mut()];
+        links.into_iter().flatten().find(|link| link.id == id)
     }
 }
 

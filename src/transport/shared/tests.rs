@@ -61,14 +61,14 @@ async fn an_idle_sessions_noise_link_holds_no_memory_and_goes_on() {
     let mut far = AnyLink::Plain(Box::new(far)).protect(Some(server_records));
 
     let (client, server) = (session(Role::Client), session(Role::Server));
-    tokio::spawn(keep(client.clone(), None));
+    tokio::spawn(keep(client.clone(), None, ()));
     client
         .attach_opened(near, [0; CONFIRM_LEN])
         .expect("it is the first link");
     far.read_exact(&mut [0; CONFIRM_LEN])
         .await
         .expect("the client sends it first");
-    tokio::spawn(keep(server.clone(), None));
+    tokio::spawn(keep(server.clone(), None, ()));
     let attached = server.attach_native(far, 0, 0);
     attached.map_err(|(error, _)| error).expect("it is valid");
     let mut near = ResumableTransport::new(client.clone());

@@ -107,7 +107,7 @@ impl Session for NativeSession {
     }
 
     fn max_window(&self) -> usize {
-        self.settings.max_window
+        self.settings.largest_window()
     }
 
     fn promised(&self) -> usize {
@@ -126,7 +126,7 @@ impl Session for NativeSession {
     }
 
     fn holds(&self, link: LinkId) -> bool {
-        let links = [&self.link, &self.previous];
+        let links = [self.link.as_ref(), self.previous.as_deref()];
         links.into_iter().flatten().any(|held| held.id == link)
     }
 
@@ -259,7 +259,7 @@ impl Session for NativeSession {
             link.and_then(|link| link.attach_by),
             link.and_then(|link| self.ping_at(link)),
             link.and_then(|link| self.dead_at(link)),
-            self.previous.as_ref().and_then(|link| self.dead_at(link)),
+            self.previous.as_deref().and_then(|link| self.dead_at(link)),
         ]
         .into_iter()
         .flatten()

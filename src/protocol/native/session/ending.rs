@@ -159,7 +159,8 @@ impl NativeSession {
         }
         let is_overdue =
             |link: &&Link| is_due(link.attach_by, now) || is_due(self.dead_at(link), now);
-        let links = [&self.previous, &self.link].map(|link| link.as_ref().filter(is_overdue));
+        let links =
+            [self.previous.as_deref(), self.link.as_ref()].map(|link| link.filter(is_overdue));
         for id in links
             .map(|link| link.map(|link| link.id))
             .into_iter()

@@ -18,7 +18,7 @@ impl NativeSession {
     /// Forgets what the peer has received and no link in use is still to be handed: DATA carries no offset, so a link cannot leave out
     /// anything.
     pub(super) fn trim(&mut self) {
-        let cursors = [&self.link, &self.previous];
+        let cursors = [self.link.as_ref(), self.previous.as_deref()];
         let cursor = cursors.into_iter().flatten().map(|link| link.next).min();
         let tight = self.is_tight();
         let replay = &mut self.streams.replay;

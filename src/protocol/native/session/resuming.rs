@@ -81,7 +81,7 @@ impl NativeSession {
         link.confirm = Some(confirm);
         link.attach_by = now.checked_add(self.settings.handshake_timeout);
         self.life.number(id);
-        self.previous = self.link.replace(link);
+        self.previous = self.link.replace(link).map(Box::new);
         self.trim();
     }
 
@@ -145,11 +145,11 @@ impl NativeSession {
 
     /// A link is gone. A client that has its last one yet takes that up again.
     pub(super) fn give_up(&mut self, link: LinkId, now: Instant) {
-        let is = |slot: &Option<Link>| slot.as_ref().is_some_and(|held| held.id == link);
-        if is(&self.link) {
-            self.link = self.previous.take();
+        let is = |held: Option<&Link>| held.is_some_and(|held| held.id == link);
+        if is(self.link.as_ref()) {
+            self.link = self.previous.take().map(|previous| *previous);
             self.acknowledgement = Acknowledgement::Nothing;
-        } else if is(&self.previous) {
+        } else if is(self.previous.as_deref()) {
             self.previous = None;
         } else {
             return;

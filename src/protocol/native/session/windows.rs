@@ -75,7 +75,7 @@ impl NativeSession {
     pub(super) fn bound_windows(&mut self, bytes: usize, now: Instant) -> bool {
         let (full, limit) = (self.room() == 0, self.own_limit());
         let windows = &mut self.windows;
-        windows.bound = bytes.clamp(1, self.settings.max_window);
+        windows.bound = bytes.clamp(1, self.settings.largest_window());
         windows.receive = windows.receive.max(self.settings.window).min(windows.bound);
         if self.is_tight() {
             self.streams.replay.shrink();

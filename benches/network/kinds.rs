@@ -69,14 +69,26 @@ pub(crate) fn all() -> Vec<Kind> {
     ]
 }
 
-/// Windows, in KiB.
-const WINDOWS: [usize; 4] = [256, 1024, 4096, 16_384];
+/// What windows are at first and at most, in KiB: fixed ones, then one that grows.
+const WINDOWS: [(usize, usize); 5] = [
+    (256, 256),
+    (1024, 1024),
+    (4096, 4096),
+    (16_384, 16_384),
+    (256, 16_384),
+];
 
 /// native with one window after the other, TCP first.
 pub(crate) fn windows() -> Vec<Kind> {
-    let sessions = WINDOWS.iter().map(|window| {
+    let sessions = WINDOWS.iter().map(|(first, most)| {
         let config = Config::new().security(Security::none());
-        Kind::session(&format!("{window} KiB"), config.window(window << 10))
+        let config = config.window(first << 10).max_window(most << 10);
+        let name = if first == most {
+            format!("{first} KiB")
+        } else {
+            format!("{first} to {most} KiB")
+        };
+        Kind::session(&name, config)
     });
     [Kind::tcp()].into_iter().chain(sessions).collect()
 }

@@ -22,6 +22,7 @@ const DEVICE_QUEUE: usize = 10_000;
 
 /// Runs this program again in a new namespace, and gives its exit code.
 pub(crate) fn enter() -> Result<ExitCode, BoxError> {
+    fs::metadata("/dev/net/tun").map_err(|error| format!("there is no /dev/net/tun: {error}"))?;
     for (program, of) in [("unshare", "util-linux"), ("ip", "iproute2")] {
         let found = Command::new(program)
             .arg("-V")
@@ -29,7 +30,6 @@ pub(crate) fn enter() -> Result<ExitCode, BoxError> {
             .status();
         found.map_err(|error| format!("`{program}` (of {of}) cannot be run: {error}"))?;
     }
-    fs::metadata("/dev/net/tun").map_err(|error| format!("there is no /dev/net/tun: {error}"))?;
 
     let works = |how: &&&[&str]| {
         let tried = Command::new("unshare").args(**how).arg("true").output();
@@ -59,7 +59,8 @@ pub(crate) fn lay_path(outside: &OsStr) -> Result<Arc<Tun>, BoxError> {
         return Err("this is no network namespace of its own".into());
     }
     ip(&["link", "set", "lo", "up"])?;
-    let device = path::device().map_err(|error| format!("no TUN device: {error}"))?;
+    let device =
+        path::device().map_err(|error| format!("/dev/net/tun gives no device: {error}"))?;
     ip(&["addr", "add", &format!("{NEAR}/24"), "dev", DEVICE])?;
     let (mtu, queue) = (MTU.to_string(), DEVICE_QUEUE.to_string());
     ip(&[

@@ -186,10 +186,7 @@ impl Carrier {
     fn wait(&self) -> io::Result<()> {
         let due = self.queue.first().map(|packet| packet.due);
         let left = due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
-        let left = Timespec {
-            tv_sec: 0,
-            tv_nsec: left.min(IDLE).subsec_nanos().into(),
-        };
+        let left = Timespec::try_from(left.min(IDLE)).expect("it is short");
         match poll(&mut [PollFd::new(&*self.tun, PollFlags::IN)], Some(&left)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),

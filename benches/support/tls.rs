@@ -7,6 +7,7 @@ use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, aws_lc_rs},
         pki_types::{PrivateKeyDer, ServerName},
     },
 };
@@ -19,11 +20,17 @@ pub(crate) static TLS: LazyLock<(TlsConnector, TlsAcceptor)> = LazyLock::new(|| 
     roots
         .add(cert.der().clone())
         .expect("it was generated just now");
-    let client = ClientConfig::builder()
+    // tokio-rustls's default. Another dependency may bring in a second provider, and of two rustls takes neither by itself.
+    let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has ciphers for them")
         .with_root_certificates(roots)
         .with_no_client_auth();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("it is PKCS #8");
-    let server = ServerConfig::builder()
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has ciphers for them")
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .expect("the key is the certificate's");

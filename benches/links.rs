@@ -85,6 +85,7 @@ fn subjects() -> Vec<(&'static str, Subject)> {
     let mut subjects: Vec<_> = [
         (TCP, Kind::Tcp),
         (TLS, Kind::Tls),
+        ("TCP beside a timer", Kind::TcpBesideTimer),
         ("quinn", Kind::Quic),
         ("native, none", native(Security::none())),
         ("native, AES-GCM", noise(Suite::AesGcm)),

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use quinn::Endpoint;
@@ -11,6 +12,7 @@ use rcgen::CertifiedKey;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
@@ -48,6 +50,9 @@ impl End {
 #[derive(Clone)]
 pub(crate) enum Kind {
     Tcp,
+    /// TCP in a program that also waits for a time, as a session does for its keepalive: a runtime that does has the kernel set a timer
+    /// each time it waits.
+    TcpBesideTimer,
     /// tokio-rustls over TCP.
     Tls,
     /// One bidirectional stream of a quinn connection over UDP.
@@ -66,6 +71,7 @@ impl Kind {
     pub(crate) async fn connect(&self, to: SocketAddr) -> Result<End, BoxError> {
         Ok(match self {
             Self::Tcp => End::new(dial(to).await?, ()),
+            Self::TcpBesideTimer => End::new(dial(to).await?, timer()),
             Self::Tls => {
                 let name = ServerName::try_from("localhost")?;
                 End::new(SETUP.tls.0.connect(name, dial(to).await?).await?, ())
@@ -84,6 +90,13 @@ impl Kind {
             Self::Session(config) => End::new(unbroken::connect(to, (**config).clone()).await?, ()),
         })
     }
+}
+
+/// A timer that is far from due.
+fn timer() -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tokio::time::sleep(Duration::from_secs(15)));
+    tasks
 }
 
 async fn dial(to: SocketAddr) -> Result<TcpStream, BoxError> {
@@ -140,6 +153,7 @@ impl Port {
         Ok(match kind {
             Kind::Tls => End::new(SETUP.tls.1.accept(tcp).await?, ()),
             Kind::Noise(_) => End::new(NoiseLink::accept(tcp, &Security::psk(KEY)).await?.0, ()),
+            Kind::TcpBesideTimer => End::new(tcp, timer()),
             _ => End::new(tcp, ()),
         })
     }

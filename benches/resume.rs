@@ -30,6 +30,8 @@ mod pattern;
 mod server;
 #[path = "resume/storm.rs"]
 mod storm;
+#[path = "support/usage.rs"]
+mod usage;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {

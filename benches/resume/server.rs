@@ -19,6 +19,7 @@ use crate::{
     kinds::Kind,
     pattern::{BLOCK, From, When, block, check},
     storm::Limits,
+    usage::processor_time,
 };
 
 /// What has come of its sessions.
@@ -60,6 +61,10 @@ pub(crate) fn serve(kind: Kind, limits: Limits) -> Result<(), BoxError> {
                         tally.grown.notified().await;
                     }
                     answer("written")?;
+                }
+                _ if order == "cpu" => {
+                    let (user, system) = processor_time()?;
+                    answer(&(user + system).to_string())?;
                 }
                 _ => {
                     let replayed: u64 = sessions.list().iter().map(|s| s.stats.replayed).sum();

@@ -27,7 +27,7 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 use tower::{ServiceExt, service_fn};
-use unbroken::{BoxError, Config, Connector, Handle, ResumableTransport};
+use unbroken::{BoxError, Config, Connector, Error, Handle, ResumableTransport};
 
 use crate::{
     child::Child,
@@ -36,6 +36,7 @@ use crate::{
     figures::{quantile, spread},
     kinds::Kind,
     pattern::{BLOCK, From, When, block, check},
+    usage::processor_time,
 };
 
 /// Sessions that are opened at a time.
@@ -93,16 +94,36 @@ struct Session {
     writing: WriteHalf<ResumableTransport>,
 }
 
-/// What has become of a session in a round: when it had read everything, or had migrated.
-type News = (u32, io::Result<Instant>);
+/// What has become of a session in a round, and when.
+struct News {
+    session: u32,
+    what: What,
+    at: Instant,
+}
+
+enum What {
+    /// It has read everything.
+    Read,
+    /// It has migrated.
+    Migrated,
+    /// It has stayed on the link it had, and goes on there.
+    Stayed(String),
+    Lost(String),
+}
 
 /// What a round came to.
 #[derive(Default)]
 struct Round {
     /// When each that is back was, in milliseconds, in ascending order.
     back: Vec<f64>,
+    /// Those that have not migrated.
+    stayed: usize,
     lost: usize,
+    /// Why the first was lost, or stayed.
     why: Option<String>,
+    /// Processor time that both ends took, in milliseconds.
+    client_cpu: f64,
+    server_cpu: f64,
     /// How long the resets themselves took, in milliseconds.
     cutting: f64,
     dials: u64,
@@ -110,7 +131,7 @@ struct Round {
     slowest_dial: f64,
 }
 
-/// Returns whether all sessions were back each time.
+/// Returns whether no session was lost. One that could not migrate, and so stayed where it was, is not.
 pub(crate) fn run(
     way: Way,
     kinds: &[Kind],
@@ -126,19 +147,20 @@ pub(crate) fn run(
         "{title}, ms until they are back; sessions: {sessions}; a process of one thread for each end"
     );
     println!(
-        "  {:14} {:8} {:>5} {:>6} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>12}",
+        "  {:14} {:8} {:>5} {:>6} {:>6} {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>12} {:>17}",
         "",
         "limits",
         "round",
         "back",
+        "stayed",
         "lost",
         "all",
         "median",
-        "p90",
         "p99",
         "cutting",
         "dials",
-        "slowest dial"
+        "slowest dial",
+        "client/server CPU"
     );
     let mut lines = Vec::new();
     let mut whole = true;
@@ -154,14 +176,14 @@ pub(crate) fn run(
     }
     let path = csv::write(
         file,
-        "kind,limits,round,sessions,back,lost,all_ms,median_ms,p90_ms,p99_ms,cutting_ms,dials,slowest_dial_ms",
+        "kind,limits,round,sessions,back,stayed,lost,all_ms,median_ms,p90_ms,p99_ms,cutting_ms,dials,slowest_dial_ms,client_cpu_ms,server_cpu_ms",
         &lines,
     )?;
     println!("  {}", path.display());
     Ok(whole)
 }
 
-/// All rounds with the same sessions. Returns whether all were back each time.
+/// All rounds with the same sessions. Returns whether none was lost.
 async fn storms(
     way: Way,
     kind: Kind,
@@ -184,27 +206,33 @@ async fn storms(
         };
         let [all, median, p90, p99] = [1.0, 0.5, 0.9, 0.99].map(at);
         let Round {
+            stayed,
             lost,
+            client_cpu,
+            server_cpu,
             cutting,
             dials,
             slowest_dial,
             ..
         } = round;
+        let cpu = format!("{client_cpu:.0}/{server_cpu:.0}");
         println!(
-            "  {name:14} {word:8} {number:5} {back:6} {lost:5} {all:8.0} {median:8.0} {p90:8.0} {p99:8.0} {cutting:8.0} {dials:7} {slowest_dial:12.0}"
+            "  {name:14} {word:8} {number:5} {back:6} {stayed:6} {lost:5} {all:7.0} {median:7.0} {p99:7.0} {cutting:7.0} {dials:7} {slowest_dial:12.0} {cpu:>17}"
         );
         lines.push(format!(
-            "{},{word},{number},{sessions},{back},{lost},{all:.1},{median:.1},{p90:.1},{p99:.1},{cutting:.1},{dials},{slowest_dial:.1}",
+            "{},{word},{number},{sessions},{back},{stayed},{lost},{all:.1},{median:.1},{p90:.1},{p99:.1},{cutting:.1},{dials},{slowest_dial:.1},{client_cpu:.0},{server_cpu:.0}",
             kind.word()
         ));
         if let Some(why) = round.why {
-            println!("    the first that was lost: {why}");
+            println!("    of the first that stayed or was lost: {why}");
         }
-        whole &= lost == 0;
         if lost > 0 {
+            whole = false;
             break;
         }
-        all_times.push(all);
+        if stayed == 0 {
+            all_times.push(all);
+        }
     }
     if !all_times.is_empty() {
         let all = spread(all_times);
@@ -274,6 +302,7 @@ impl Client {
     }
 
     async fn round(&mut self, way: Way, round: u32) -> Result<Round, BoxError> {
+        let before = self.processor_times()?;
         // Blocks this thread, so that nothing is read.
         self.server.ask(&format!("write {round}"))?;
         self.write(round, When::Before)?;
@@ -288,10 +317,17 @@ impl Client {
                 for (session, number) in self.sessions.iter().zip(0..) {
                     let (handle, tell) = (session.handle.clone(), self.tell.clone());
                     tokio::spawn(async move {
-                        let done = handle.migrate().await;
-                        let done = done.map(|()| Instant::now()).map_err(io::Error::other);
+                        let what = match handle.migrate().await {
+                            Ok(()) => What::Migrated,
+                            Err(Error::Closed(reason)) => What::Lost(format!("{reason:?}")),
+                            Err(error) => What::Stayed(error.to_string()),
+                        };
                         // Nobody waits any more if this was late.
-                        let _ = tell.send((number, done));
+                        let _ = tell.send(News {
+                            session: number,
+                            what,
+                            at: Instant::now(),
+                        });
                     });
                 }
             }
@@ -300,12 +336,21 @@ impl Client {
         self.write(round, When::After)?;
         let mut summary = self.wait(way, began).await;
         summary.cutting = cutting;
+        let after = self.processor_times()?;
+        (summary.client_cpu, summary.server_cpu) =
+            (1e3 * (after.0 - before.0), 1e3 * (after.1 - before.1));
         for session in &self.sessions {
             let (dials, slowest) = session.cutter.take_dials();
             summary.dials += dials;
             summary.slowest_dial = summary.slowest_dial.max(slowest as f64 / 1e3);
         }
         Ok(summary)
+    }
+
+    /// Of this end and of the other, in seconds.
+    fn processor_times(&mut self) -> Result<(f64, f64), BoxError> {
+        let (user, system) = processor_time()?;
+        Ok((user + system, self.server.ask("cpu")?.parse()?))
     }
 
     /// Without waiting: a session takes as much with a link and without one.
@@ -328,18 +373,22 @@ impl Client {
         let mut back = vec![(0, began); self.sessions.len()];
         let until = (began + PATIENCE).into();
         for _ in 0..back.len() * each {
-            let Ok(Some((number, news))) = timeout_at(until, self.news.recv()).await else {
-                summary.why.get_or_insert("it is not back in time".into());
+            let Ok(Some(news)) = timeout_at(until, self.news.recv()).await else {
+                summary.why.get_or_insert("it was not back in time".into());
                 break;
             };
-            match news {
-                Ok(at) => {
-                    let (times, last) = &mut back[number as usize];
+            let (times, last) = &mut back[news.session as usize];
+            match news.what {
+                What::Read | What::Migrated => {
                     *times += 1;
-                    *last = at.max(*last);
+                    *last = news.at.max(*last);
                 }
-                Err(error) => {
-                    summary.why.get_or_insert(error.to_string());
+                What::Stayed(why) => {
+                    summary.stayed += 1;
+                    summary.why.get_or_insert(why);
+                }
+                What::Lost(why) => {
+                    summary.why.get_or_insert(why);
                 }
             }
         }
@@ -348,7 +397,7 @@ impl Client {
             .map(|(_, at)| (at - began).as_secs_f64() * 1e3)
             .collect();
         summary.back.sort_by(f64::total_cmp);
-        summary.lost = self.sessions.len() - summary.back.len();
+        summary.lost = self.sessions.len() - summary.back.len() - summary.stayed;
         summary
     }
 }
@@ -381,8 +430,13 @@ async fn read_rounds(
     for round in 1..=rounds {
         let read = read_round(&mut reading, number, round).await;
         let over = read.is_err();
+        let what = read.map_or_else(|error| What::Lost(error.to_string()), |()| What::Read);
         // Nobody waits for a session any more that was late.
-        let _ = tell.send((number, read.map(|()| Instant::now())));
+        let _ = tell.send(News {
+            session: number,
+            what,
+            at: Instant::now(),
+        });
         if over {
             return;
         }

@@ -1,5 +1,8 @@
 //! What this process takes, as Linux tells it.
 
+// Each of its users takes a part of it.
+#![allow(dead_code)]
+
 use std::{fmt, fs, io, str::FromStr};
 
 /// Ticks of the processor times in `/proc`, in a second; the same on every Linux.
@@ -25,21 +28,12 @@ pub(crate) struct Usage {
 impl Usage {
     /// Of this process, with what only its allocator and its runtime know.
     pub(crate) fn now(heap: usize, parks: u64) -> io::Result<Self> {
-        let stat = fs::read_to_string("/proc/self/stat")?;
-        // After the program's name, which may hold anything: fields 3 to 52.
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks = |field: usize| {
-            let ticks = fields.split_whitespace().nth(field - 3);
-            ticks.and_then(|ticks| ticks.parse::<f64>().ok())
-        };
-        let (Some(user), Some(system)) = (ticks(14), ticks(15)) else {
-            return Err(io::Error::other("/proc/self/stat cannot be read"));
-        };
+        let (user, system) = processor_time()?;
         Ok(Self {
             resident: field("/proc/self/smaps_rollup", "Rss:")? * 1024.0,
             heap: heap as f64,
-            user: user / TICKS,
-            system: system / TICKS,
+            user,
+            system,
             voluntary: field("/proc/self/status", "voluntary_ctxt_switches:")?,
             involuntary: field("/proc/self/status", "nonvoluntary_ctxt_switches:")?,
             parks: parks as f64,
@@ -60,6 +54,21 @@ impl Usage {
 
     pub(crate) fn cpu(self) -> f64 {
         self.user + self.system
+    }
+}
+
+/// Of all threads of this process, in seconds: in its own code, and in the system's.
+pub(crate) fn processor_time() -> io::Result<(f64, f64)> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // After the program's name, which may hold anything: fields 3 to 52.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let seconds = |field: usize| {
+        let ticks = fields.split_whitespace().nth(field - 3);
+        ticks.and_then(|ticks| Some(ticks.parse::<f64>().ok()? / TICKS))
+    };
+    match (seconds(14), seconds(15)) {
+        (Some(user), Some(system)) => Ok((user, system)),
+        _ => Err(io::Error::other("/proc/self/stat cannot be read")),
     }
 }
 

@@ -29,7 +29,8 @@ const JITTER: f64 = 0.5;
 pub(super) struct Redialer {
     dial: Dial,
     config: Arc<Valid>,
-    backoff: Option<ExponentialBackoff>,
+    /// In memory of its own, since there is one only while links are lost.
+    backoff: Option<Box<ExponentialBackoff>>,
     /// The last delay that was waited.
     delay: Duration,
     /// When the last link was attached, and how many bytes had been received by then.
@@ -94,7 +95,7 @@ impl Redialer {
         }
     }
 
-    fn new_backoff(&self) -> Option<ExponentialBackoff> {
+    fn new_backoff(&self) -> Option<Box<ExponentialBackoff>> {
         let Valid {
             retry_first,
             retry_cap,
@@ -103,7 +104,7 @@ impl Redialer {
         // Refused are only delays of 0 and a cap below the first, which the configuration refuses too.
         ExponentialBackoffMaker::new(retry_first, retry_cap, JITTER, HasherRng::new())
             .ok()
-            .map(|mut maker| maker.make_backoff())
+            .map(|mut maker| Box::new(maker.make_backoff()))
     }
 }
 

@@ -184,8 +184,6 @@ enum Ending {
 /// The life of a session: its links come and go, its application ends, its time runs out.
 pub(super) struct Life {
     pub(super) role: Role,
-    resume_window: Duration,
-    linger: Duration,
     phase: Phase,
     ending: Ending,
     /// The number of the link that was attached last.
@@ -195,11 +193,9 @@ pub(super) struct Life {
 
 impl Life {
     /// Of a session that was opened at `now`, and has no link yet.
-    pub(super) fn new(role: Role, resume_window: Duration, linger: Duration, now: Instant) -> Self {
+    pub(super) fn new(role: Role, now: Instant) -> Self {
         Self {
             role,
-            resume_window,
-            linger,
             phase: Phase::Detached(now),
             ending: Ending::Open,
             last: None,
@@ -292,24 +288,19 @@ impl Life {
     }
 
     /// When a detached session expires.
-    pub(super) fn expires_at(&self) -> Option<Instant> {
+    pub(super) fn expires_at(&self, resume_window: Duration) -> Option<Instant> {
         match self.phase {
-            Phase::Detached(since) => since.checked_add(self.resume_window),
+            Phase::Detached(since) => since.checked_add(resume_window),
             Phase::Attached | Phase::Closed(_) => None,
         }
     }
 
     /// When a session whose transport was dropped ends at the latest.
-    pub(super) fn lingers_until(&self) -> Option<Instant> {
+    pub(super) fn lingers_until(&self, linger: Duration) -> Option<Instant> {
         match self.ending {
-            Ending::Dropped(at) => at.checked_add(self.linger),
+            Ending::Dropped(at) => at.checked_add(linger),
             Ending::Open | Ending::WriteShut => None,
         }
-    }
-
-    /// When something begun at `now` has taken as long as a dropped session may.
-    pub(super) fn linger_from(&self, now: Instant) -> Option<Instant> {
-        now.checked_add(self.linger)
     }
 }
 

@@ -25,8 +25,8 @@ pub(crate) trait Redial: Send + 'static {
 
 /// A client's way to new links.
 enum Redialling {
-    /// A server waits for the client's.
-    Never,
+    /// Between two others.
+    Starting,
     Idle(Box<dyn Redial>),
     Running(BoxFuture<Box<dyn Redial>>),
 }
@@ -37,7 +37,8 @@ pin_project! {
     /// There is one for each session for as long as it is open, so it is no larger than it must be.
     pub(crate) struct Keeper<T> {
         guard: Guard,
-        redialling: Redialling,
+        // In memory of its own, since a server has none.
+        redialling: Option<Box<Redialling>>,
         grace_ends: Option<Instant>,
         #[pin]
         timer: Sleep,
@@ -53,7 +54,7 @@ pub(crate) fn keep<T>(shared: Arc<Shared>, redial: Option<Box<dyn Redial>>, held
             shared,
             span: span.map(Box::new),
         },
-        redialling: redial.map_or(Redialling::Never, Redialling::Idle),
+        redialling: redial.map(Redialling::Idle).map(Box::new),
         grace_ends: None,
         timer: sleep_until(Instant::now()),
         held,
@@ -69,13 +70,17 @@ impl<T> Future for Keeper<T> {
         let _entered = span.as_ref().map(|span| span.enter());
         loop {
             let (need, deadline) = shared.keep(cx);
-            match (need, &mut *this.redialling) {
+            let redialling = this.redialling.as_deref_mut();
+            let redialled = match (need, redialling) {
                 (Need::End, _) => return Poll::Ready(()),
-                (Need::Nothing, _) | (Need::Link, Redialling::Never) => {}
-                (Need::Link, Redialling::Idle(_)) => this.redialling.start(shared),
-                (Need::Link, Redialling::Running(_)) => {}
-            }
-            let redialled = this.redialling.poll(cx);
+                (_, None) => false,
+                (need, Some(redialling)) => {
+                    if need == Need::Link {
+                        redialling.start(shared);
+                    }
+                    redialling.poll(cx)
+                }
+            };
             let watched = watch_turns(shared, this.grace_ends);
             let deadline = [deadline.map(Instant::from_std), *this.grace_ends]
                 .into_iter()
@@ -92,7 +97,7 @@ impl<T> Future for Keeper<T> {
 
 impl Redialling {
     fn start(&mut self, shared: &Arc<Shared>) {
-        *self = match std::mem::replace(self, Self::Never) {
+        *self = match std::mem::replace(self, Self::Starting) {
             Self::Idle(redial) => Self::Running(redial.redial(shared.clone())),
             other => other,
         };

@@ -23,7 +23,7 @@ use super::{
     log,
     memory::MemoryBudget,
     metrics::Recorder,
-    state::{LinkState, SessionId},
+    state::LinkState,
 };
 use crate::{
     error::{CloseReason, Error},
@@ -56,6 +56,38 @@ struct Attached {
     link: AnyLink,
 }
 
+/// Both links, the older one first.
+fn links<'a>(
+    previous: &'a mut Option<Box<Attached>>,
+    newest: &'a mut Option<Attached>,
+) -> impl Iterator<Item = &'a mut Attached> {
+    previous.as_deref_mut().into_iter().chain(newest)
+}
+
+/// Those that wait for a migration.
+#[derive(Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "of most sessions nobody does, and then it takes one word, not three"
+)]
+struct Queue(Option<Box<Vec<Migration>>>);
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn extend(&mut self, waiting: Vec<Migration>) {
+        if !waiting.is_empty() {
+            self.0.get_or_insert_default().extend(waiting);
+        }
+    }
+
+    fn take(&mut self) -> Vec<Migration> {
+        self.0.take().map(|waiting| *waiting).unwrap_or_default()
+    }
+}
+
 /// The wakers every link is polled with, one a direction.
 pub(super) struct Wakers {
     pub(super) read: Waker,
@@ -75,7 +107,6 @@ impl Wakers {
 /// What is behind a session's lock.
 pub(super) struct SessionIo {
     pub(super) session: AnySession,
-    id: SessionId,
     recorder: Recorder,
     wakers: Wakers,
     /// The link that is written to.
@@ -83,21 +114,21 @@ pub(super) struct SessionIo {
     /// Whether that is the session's first link, or both ends use it: until they do, the attempt to resume on it can come to nothing.
     used: bool,
     /// The one before it, for as long as the session holds it.
-    previous: Option<Attached>,
+    previous: Option<Box<Attached>>,
     /// Whether the link was written to since it was last flushed.
     unflushed: bool,
     closing: Closing,
     /// When a link that is closing, or whose session is over, is dropped at the latest.
     close_by: Option<Instant>,
-    /// How long that may take.
-    patience: Duration,
+    /// How long that may take, in milliseconds.
+    patience: u32,
     /// A client wants a new link though it has one: the peer has been silent, or the network has changed. A byte from the peer settles
     /// the matter.
     doubt: bool,
     /// Users who want a new link, whether there is one or not.
-    migrations: Vec<Migration>,
+    migrations: Queue,
     /// Those of them that wait for the newest link to be taken into use.
-    moving: Vec<Migration>,
+    moving: Queue,
     /// How many attempts were made to resume since the link was lost.
     attempt: u32,
     /// The state when it was last looked at.
@@ -132,7 +163,6 @@ impl SessionIo {
         budget: MemoryBudget,
     ) -> Self {
         let mut io = Self {
-            id: session.id(),
             memory: Memory::new(budget, &session),
             recorder: Recorder::default(),
             session,
@@ -143,10 +173,10 @@ impl SessionIo {
             unflushed: false,
             closing: Closing::No,
             close_by: None,
-            patience,
+            patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
             doubt: false,
-            migrations: Vec::new(),
-            moving: Vec::new(),
+            migrations: Queue::default(),
+            moving: Queue::default(),
             attempt: 0,
             seen: LinkState::Connected,
             keeper_comes: None,
@@ -156,6 +186,10 @@ impl SessionIo {
         };
         io.seen = io.state();
         io
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.into())
     }
 
     /// See [`Shared::begin`](super::shared::Shared::begin).
@@ -349,7 +383,7 @@ impl SessionIo {
         buf: &mut ReadBuf<'_>,
         fx: &mut Effects,
     ) -> Poll<(LinkId, io::Result<usize>)> {
-        for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
+        for attached in links(&mut self.previous, &mut self.link) {
             let result = link::poll_read(&mut attached.link, &mut self.wakers.read(), buf);
             let stirred = attached.link.take_stirred();
             fx.touched |= stirred || result.is_ready();
@@ -382,11 +416,11 @@ impl SessionIo {
         self.doubt = false;
         let arrived = self.session.receive(id, bytes, fx.now);
         if let Some(error) = arrived.broken {
-            tracing::debug!(session = %self.id.short(), link = id, %error, "the peer broke the protocol");
+            tracing::debug!(session = %self.session.id().short(), link = id, %error, "the peer broke the protocol");
             self.lost(id);
         }
         if let Some((reason, retry_after)) = arrived.rejected {
-            tracing::debug!(session = %self.id.short(), link = id, %reason, "the server rejects the link");
+            tracing::debug!(session = %self.session.id().short(), link = id, %reason, "the server rejects the link");
             let error = Error::Rejected {
                 reason,
                 retry_after,
@@ -511,7 +545,7 @@ impl SessionIo {
 
     fn link_ended(&mut self, id: LinkId, fx: &mut Effects) {
         fx.touched = true;
-        tracing::debug!(session = %self.id.short(), link = id, "the link ended");
+        tracing::debug!(session = %self.session.id().short(), link = id, "the link ended");
         if self.closing == Closing::Discarding && self.is_newest(id) {
             self.session.link_closed(fx.now);
         } else {
@@ -523,7 +557,7 @@ impl SessionIo {
 
     fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
         fx.touched = true;
-        tracing::debug!(session = %self.id.short(), link = id, %error, "the link failed");
+        tracing::debug!(session = %self.session.id().short(), link = id, %error, "the link failed");
         self.session.link_failed(id, fx.now);
         self.lost(id);
         self.look(fx);
@@ -546,9 +580,9 @@ impl SessionIo {
     fn attached(&mut self, fx: &mut Effects) {
         self.doubt = false;
         self.used = true;
-        log::attached(self.id, &self.seen, &self.session.stats());
+        log::attached(self.session.id(), &self.seen, &self.session.stats());
         self.record();
-        for waiting in self.moving.drain(..) {
+        for waiting in self.moving.take() {
             fx.migrated.push((waiting, Ok(())));
         }
         // Another link may have been asked for meanwhile.
@@ -560,14 +594,17 @@ impl SessionIo {
         let held = |attached: &Attached| self.session.holds(attached.id);
         if self
             .previous
-            .as_ref()
+            .as_deref()
             .is_some_and(|attached| !held(attached))
         {
             fx.old_links
                 .extend(self.previous.take().map(|attached| attached.link));
         }
         if self.link.as_ref().is_some_and(|attached| !held(attached)) {
-            let gone = std::mem::replace(&mut self.link, self.previous.take());
+            let gone = std::mem::replace(
+                &mut self.link,
+                self.previous.take().map(|previous| *previous),
+            );
             fx.old_links.extend(gone.map(|attached| attached.link));
             // Whatever a link held back went with it; one that is taken up again may hold some back as well.
             self.unflushed = self.link.is_some();
@@ -582,13 +619,13 @@ impl SessionIo {
                 );
                 self.move_failed(Error::Link(gone), fx);
             } else {
-                self.migrations.append(&mut self.moving);
+                self.migrations.extend(self.moving.take());
             }
             fx.phase_changed();
         }
         let over = matches!(self.session.phase(), Phase::Closed(_));
         if over && self.link.is_some() && self.close_by.is_none() {
-            self.close_by = Some(fx.now + self.patience);
+            self.close_by = Some(fx.now + self.patience());
         }
         let state = self.state();
         if state == self.seen {
@@ -599,8 +636,8 @@ impl SessionIo {
             self.doubt = false;
         }
         if let LinkState::Closed(reason) = state {
-            log::over(self.id, reason, &self.session.stats());
-            for waiting in self.migrations.drain(..).chain(self.moving.drain(..)) {
+            log::over(self.session.id(), reason, &self.session.stats());
+            for waiting in self.migrations.take().into_iter().chain(self.moving.take()) {
                 fx.migrated.push((waiting, Err(Error::Closed(reason))));
             }
         }

@@ -46,13 +46,12 @@ pub(crate) struct Peer {
 pub(crate) struct Shared {
     id: SessionId,
     role: Role,
-    protocol: &'static str,
     opened: Instant,
     /// Where the newest link comes from, if that is known.
     peer_addr: Mutex<Option<SocketAddr>>,
     /// The public key the peer has proved to hold on every link, if there is one.
     #[cfg_attr(not(feature = "noise"), allow(dead_code, reason = "nobody has one"))]
-    peer_key: Option<[u8; 32]>,
+    peer_key: Option<Box<[u8; 32]>>,
     io: Mutex<SessionIo>,
     read: Arc<Direction>,
     write: Arc<Direction>,
@@ -79,15 +78,14 @@ impl Shared {
             read: read.clone().into(),
             write: write.clone().into(),
         };
-        let (id, role, protocol) = (session.id(), session.role(), session.protocol());
+        let (id, role) = (session.id(), session.role());
         let io = SessionIo::new(session, wakers, patience, memory.clone());
         Arc::new(Self {
             id,
             role,
-            protocol,
             opened: now(),
             peer_addr: Mutex::new(peer.addr),
-            peer_key: peer.key,
+            peer_key: peer.key.map(Box::new),
             followed: OnceLock::new(),
             io: Mutex::new(io),
             read,
@@ -106,15 +104,19 @@ impl Shared {
         log::opened(
             self.id,
             role_name(self.role),
-            self.protocol,
+            self.protocol(),
             self.peer_addr(),
         );
         lock(&self.io).begin();
     }
 
+    fn protocol(&self) -> &'static str {
+        lock(&self.io).session.protocol()
+    }
+
     /// What its own task runs in.
     pub(super) fn span(&self) -> tracing::Span {
-        log::span(self.id, role_name(self.role), self.protocol)
+        log::span(self.id, role_name(self.role), self.protocol())
     }
 
     /// When the session was opened.
@@ -129,7 +131,7 @@ impl Shared {
     /// The public key that the peer has proved to hold.
     #[cfg(feature = "noise")]
     pub(crate) fn peer_identity(&self) -> Option<PublicKey> {
-        self.peer_key.map(PublicKey::shown)
+        self.peer_key.as_deref().copied().map(PublicKey::shown)
     }
 
     pub(super) fn state(&self) -> LinkState {

@@ -32,7 +32,7 @@ pub(super) struct Link {
     /// The offset of the next byte the link will give; `None` until the peer's ATTACH.
     pub(super) arriving: Option<u64>,
     /// A CONFIRM that is to go before everything else.
-    pub(super) confirm: Option<[u8; CONFIRM_LEN]>,
+    pub(super) confirm: Option<Box<[u8; CONFIRM_LEN]>>,
     /// What was last said on this link of what was received; `None` until the ATTACH.
     pub(super) stated: Option<Receipt>,
     /// When the peer was last heard on it.
@@ -43,10 +43,10 @@ pub(super) struct Link {
     pub(super) attach_by: Option<Instant>,
     /// Whether a PING is to go out.
     pub(super) ping_due: bool,
-    /// The PING that has not been answered, and when it went out.
-    pub(super) ping: Option<(u64, Instant)>,
-    /// When the last PING went out.
-    pub(super) pinged: Option<Instant>,
+    /// The number of the last PING, and when it went out.
+    pub(super) pinged: Option<(u64, Instant)>,
+    /// Whether that was answered.
+    pub(super) ponged: bool,
     pub(super) round_trips: RoundTrips,
     /// The PING of the peer's that is to be answered: the last.
     pub(super) pong: Option<u64>,
@@ -71,8 +71,8 @@ impl Link {
             attach_by: None,
             // The first answer tells that the link works both ways, and how long its round trip is.
             ping_due: true,
-            ping: None,
             pinged: None,
+            ponged: true,
             round_trips: RoundTrips::default(),
             pong: None,
             ended: false,
@@ -88,6 +88,12 @@ impl Link {
     pub(super) fn send(&mut self, head: Head, payload: usize) {
         self.head = head;
         self.payload = payload;
+    }
+
+    /// When the last PING went out, if that has not been answered.
+    pub(super) fn unanswered(&self) -> Option<Instant> {
+        let (_, at) = self.pinged.filter(|_| !self.ponged)?;
+        Some(at)
     }
 
     /// What is left of the head.

@@ -160,7 +160,7 @@ impl NativeSession {
     ) -> Self {
         let settings = settings.into();
         Self {
-            life: Life::new(role, settings.resume_window, settings.linger, now),
+            life: Life::new(role, now),
             streams: Streams::new(settings.largest_window()),
             windows: Windows::new(settings.window, settings.largest_window(), now),
             granted: settings.window as u64,

@@ -58,7 +58,7 @@ impl SnetSession {
             Role::Server => (Direction::ServerToClient, Direction::ClientToServer),
         };
         Self {
-            life: Life::new(role, settings.resume_window, settings.linger, now),
+            life: Life::new(role, now),
             streams: Streams::new(settings.history),
             encrypt: settings.cipher.start(&opened.key, sending),
             decrypt: settings.cipher.start(&opened.key, receiving),
@@ -431,8 +431,8 @@ impl Session for SnetSession {
         }
         [
             self.silent_at(),
-            self.life.expires_at(),
-            self.life.lingers_until(),
+            self.life.expires_at(self.settings.resume_window),
+            self.life.lingers_until(self.settings.linger),
         ]
         .into_iter()
         .flatten()
@@ -440,14 +440,14 @@ impl Session for SnetSession {
     }
 
     fn handle_timeout(&mut self, now: Instant) -> bool {
-        if is_due(self.life.lingers_until(), now) {
+        if is_due(self.life.lingers_until(self.settings.linger), now) {
             self.close(if self.backlog() == 0 {
                 CloseReason::Local
             } else {
                 CloseReason::Expired
             });
         }
-        if is_due(self.life.expires_at(), now) {
+        if is_due(self.life.expires_at(self.settings.resume_window), now) {
             self.close(if self.gap_suspected.is_some() {
                 CloseReason::Gap
             } else {

@@ -42,7 +42,7 @@ impl SessionIo {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
                     self.closing = Closing::Discarding;
-                    self.close_by.get_or_insert(fx.now + self.patience);
+                    self.close_by.get_or_insert(fx.now + self.patience());
                 }
                 Poll::Ready(Err(error)) => {
                     let id = attached.id;

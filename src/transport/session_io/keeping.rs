@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Need, SessionIo};
+use super::{Need, SessionIo, links};
 use crate::{protocol::Phase, transport::effects::Effects};
 
 impl SessionIo {
@@ -44,7 +44,7 @@ impl SessionIo {
     /// Has the links give memory back if they are pinged at most.
     pub(super) fn release_idle(&mut self) {
         if self.idle {
-            for attached in [&mut self.previous, &mut self.link].into_iter().flatten() {
+            for attached in links(&mut self.previous, &mut self.link) {
                 attached.link.release();
             }
         }
@@ -89,16 +89,16 @@ impl SessionIo {
             self.close_by = None;
             self.session.link_closed(fx.now);
         }
-        let held = [&self.previous, &self.link]
-            .map(|attached| attached.as_ref().map(|attached| attached.id));
+        let held = [self.previous.as_deref(), self.link.as_ref()]
+            .map(|attached| attached.map(|attached| attached.id));
         if self.session.handle_timeout(fx.now) && !self.doubt {
-            tracing::debug!(session = %self.id.short(), "the peer is silent");
+            tracing::debug!(session = %self.session.id().short(), "the peer is silent");
             self.doubt = true;
         }
         let over = matches!(self.session.phase(), Phase::Closed(_));
         for id in held.into_iter().flatten().filter(|_| !over) {
             if !self.session.holds(id) {
-                tracing::debug!(session = %self.id.short(), link = id, "the link is given up: its peer was silent for too long");
+                tracing::debug!(session = %self.session.id().short(), link = id, "the link is given up: its peer was silent for too long");
                 self.lost(id);
             }
         }

@@ -17,21 +17,16 @@ const LOOK_LAST: Duration = Duration::from_secs(1);
 /// A session's dealings with its budget.
 pub(super) struct Memory {
     share: Share,
-    /// The window it is configured with, and how far that may grow.
-    whole: usize,
-    most: usize,
     /// How far it may now.
     window: usize,
     /// When it looks again, and after how long, since somebody waits.
-    look: Option<(Instant, Duration)>,
+    look: Option<Box<(Instant, Duration)>>,
 }
 
 impl Memory {
     pub(super) fn new(budget: MemoryBudget, session: &AnySession) -> Self {
         Self {
             share: Share::new(budget),
-            whole: session.window(),
-            most: session.max_window(),
             window: session.max_window(),
             look: None,
         }
@@ -39,27 +34,30 @@ impl Memory {
 
     /// When the session looks again by itself.
     pub(super) fn look_at(&self) -> Option<Instant> {
-        self.look.map(|(at, _)| at)
+        self.look.as_ref().map(|look| look.0)
     }
 
     /// Puts the next look off, if somebody waits, or forgets it.
     fn look_again(&mut self, waits: bool, now: Instant) {
-        self.look = match self.look {
-            _ if !waits => None,
-            None => now.checked_add(LOOK_FIRST).map(|at| (at, LOOK_FIRST)),
-            Some((at, after)) if at <= now => {
-                let after = (after * 2).min(LOOK_LAST);
-                now.checked_add(after).map(|at| (at, after))
+        let after = match self.look.as_deref() {
+            _ if !waits => {
+                self.look = None;
+                return;
             }
-            look => look,
+            None => LOOK_FIRST,
+            Some((at, after)) if *at <= now => (*after * 2).min(LOOK_LAST),
+            Some(_) => return,
         };
+        let next = now.checked_add(after).map(|at| (at, after));
+        self.look = next.map(Box::new);
     }
 }
 
 impl SessionIo {
     /// Bytes that are allocated for the session, links included that the crate makes itself.
     pub(in crate::transport) fn buffered(&self) -> usize {
-        let links = [&self.link, &self.previous].into_iter().flatten();
+        let links = [self.link.as_ref(), self.previous.as_deref()];
+        let links = links.into_iter().flatten();
         let links: usize = links.map(|attached| attached.link.allocated()).sum();
         self.session.allocated() + links
     }
@@ -74,12 +72,9 @@ impl SessionIo {
 
     /// Has the session make do with the window that the budget leaves it.
     pub(in crate::transport) fn heed_budget(&mut self, fx: &mut Effects) {
-        let Memory {
-            share, whole, most, ..
-        } = &self.memory;
-        let window = share.window(*whole, *most);
-        if window == self.memory.window && self.memory.look.is_none() && window >= self.memory.whole
-        {
+        let whole = self.session.window();
+        let window = self.memory.share.window(whole, self.session.max_window());
+        if window == self.memory.window && self.memory.look.is_none() && window >= whole {
             return;
         }
         self.make_do(window, fx);

@@ -39,13 +39,13 @@ impl SessionIo {
             fx.migrated.push((done, Err(Error::Closed(reason))));
             return;
         }
-        self.migrations.push(done);
+        self.migrations.extend(vec![done]);
         fx.wake_keeper = true;
     }
 
     /// The link may be dead, though it looks alive.
     pub(in crate::transport) fn doubt(&mut self, fx: &mut Effects) {
-        tracing::debug!(session = %self.id.short(), "the network has changed");
+        tracing::debug!(session = %self.session.id().short(), "the network has changed");
         self.doubt = true;
         self.session.probe();
         if self.session.is_switching()
@@ -63,13 +63,13 @@ impl SessionIo {
     pub(in crate::transport) fn attempt_failed(&mut self, error: Error, fx: &mut Effects) {
         self.recorder.attempt_failed();
         if self.session.phase() == Phase::Attached {
-            tell(self.migrations.drain(..), error, fx);
+            tell(self.migrations.take(), error, fx);
         }
     }
 
     /// The newest link is lost before it was of any use, and the old one still serves.
     pub(super) fn move_failed(&mut self, error: Error, fx: &mut Effects) {
-        tell(self.moving.drain(..), error, fx);
+        tell(self.moving.take(), error, fx);
     }
 
     /// A link is about to be replaced by one that cannot be used beside it: drops it, unless no new one is wanted any more. Returns
@@ -91,15 +91,15 @@ impl SessionIo {
     /// Puts the link to the session that has just attached it, as `id`.
     pub(in crate::transport) fn put(&mut self, id: LinkId, link: AnyLink, fx: &mut Effects) {
         let outstanding = self.session.stats().unacknowledged;
-        tracing::debug!(session = %self.id.short(), link = id, outstanding, "a link is attached");
+        tracing::debug!(session = %self.session.id().short(), link = id, outstanding, "a link is attached");
         fx.old_links
             .extend(self.previous.take().map(|attached| attached.link));
-        self.previous = self.link.replace(Attached { id, link });
+        self.previous = self.link.replace(Attached { id, link }).map(Box::new);
         self.used = id == 0 || !self.session.is_switching();
         self.unflushed = false;
         self.closing = Closing::No;
         self.close_by = None;
-        self.moving.append(&mut self.migrations);
+        self.moving.extend(self.migrations.take());
         if !self.session.is_switching() {
             self.attached(fx);
         }
@@ -109,7 +109,7 @@ impl SessionIo {
 }
 
 /// The first is told the error itself, the others what it says.
-fn tell(waiting: impl Iterator<Item = Migration>, error: Error, fx: &mut Effects) {
+fn tell(waiting: Vec<Migration>, error: Error, fx: &mut Effects) {
     let text = error.to_string();
     let mut error = Some(error);
     for waiting in waiting {

@@ -170,7 +170,7 @@ impl Session for NativeSession {
             link.is_idle()
                 && !link.ended
                 && (!self.is_flushed()
-                    || link.ping_due && link.ping.is_none()
+                    || link.ping_due && link.ponged
                     || link.pong.is_some()
                     || link.stated.is_some_and(|stated| {
                         stated != self.receipt() && self.is_receipt_due(stated, now)
@@ -253,7 +253,7 @@ impl Session for NativeSession {
         };
         let link = self.link.as_ref();
         [
-            self.life.expires_at(),
+            self.life.expires_at(self.settings.resume_window),
             self.gives_up_at(),
             acknowledge_at,
             link.and_then(|link| link.attach_by),

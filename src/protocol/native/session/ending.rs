@@ -64,7 +64,10 @@ impl NativeSession {
         }
         match self.life.role {
             Role::Server => self.end(CloseReason::Finished, reset::CLEAN),
-            Role::Client => self.tell_until = self.tell_until.or(self.life.linger_from(now)),
+            Role::Client => {
+                let until = now.checked_add(self.settings.linger);
+                self.tell_until = self.tell_until.or(until);
+            }
         }
     }
 
@@ -98,7 +101,7 @@ impl NativeSession {
             Role::Client => {
                 self.verdict = Some(reason);
                 self.reset = Some(code);
-                self.tell_until = self.life.linger_from(now);
+                self.tell_until = now.checked_add(self.settings.linger);
             }
         }
     }
@@ -115,9 +118,9 @@ impl NativeSession {
     /// When the peer is to be pinged. Again before it answers, as long as what comes is held back: there is nothing to acknowledge
     /// then, and the peer, whose answer has to wait its turn, is to hear something as well.
     pub(super) fn ping_at(&self, link: &Link) -> Option<Instant> {
-        let since = match link.ping {
+        let since = match link.unanswered() {
             None => Some(link.heard),
-            Some((_, at)) => (link.stirred > link.heard).then(|| link.heard.max(at)),
+            Some(at) => (link.stirred > link.heard).then(|| link.heard.max(at)),
         };
         let idle = !link.ping_due && link.arriving.is_some() && !link.ended;
         let at = since.and_then(|since| since.checked_add(self.settings.ping_after));
@@ -126,7 +129,10 @@ impl NativeSession {
 
     /// When the oldest of a client's endings that nobody answers is over.
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
-        let times = [self.life.lingers_until(), self.tell_until];
+        let times = [
+            self.life.lingers_until(self.settings.linger),
+            self.tell_until,
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -140,7 +146,7 @@ impl NativeSession {
             });
             self.end(reason, self.reset.unwrap_or(reset::LINGER));
         }
-        if is_due(self.life.expires_at(), now) {
+        if is_due(self.life.expires_at(self.settings.resume_window), now) {
             let reason = if self.gap_suspected {
                 CloseReason::Gap
             } else {
@@ -173,7 +179,7 @@ impl NativeSession {
             && let Some(link) = &mut self.link
         {
             link.ping_due = true;
-            link.ping = None;
+            link.ponged = true;
             // Nothing has come for a while: what is empty is given back.
             self.release();
         }

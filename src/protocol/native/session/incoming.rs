@@ -121,10 +121,10 @@ impl NativeSession {
                 self.release();
             }
             Frame::Pong(ping) => {
-                if let Some((number, at)) = link.ping
+                if let Some((number, at)) = link.pinged.filter(|_| !link.ponged)
                     && number == ping
                 {
-                    link.ping = None;
+                    link.ponged = true;
                     link.round_trips.add(now.saturating_duration_since(at));
                     self.measured(now.saturating_duration_since(at));
                 }

@@ -83,7 +83,7 @@ impl NativeSession {
         match link.stated {
             None => {
                 if let Some(confirm) = link.confirm.take() {
-                    let pushed = head.push_bytes(&confirm);
+                    let pushed = head.push_bytes(&*confirm);
                     debug_assert!(pushed, "nothing precedes it");
                 }
                 put(
@@ -123,14 +123,14 @@ impl NativeSession {
         let speaks = !head.as_bytes().is_empty() || payload > 0 || fin;
         let again = link
             .pinged
-            .and_then(|at| at.checked_add(self.settings.ping_after));
+            .and_then(|(_, at)| at.checked_add(self.settings.ping_after));
         let aged = is_due(again, now);
-        if link.ping.is_none() && (link.ping_due || speaks && aged) {
+        if link.ponged && (link.ping_due || speaks && aged) {
             self.pings += 1;
             put(&mut head, Frame::Ping(self.pings));
             link.ping_due = false;
-            link.ping = Some((self.pings, now));
-            link.pinged = Some(now);
+            link.pinged = Some((self.pings, now));
+            link.ponged = false;
         }
         if payload > 0 {
             put(&mut head, Frame::Data { len: payload });

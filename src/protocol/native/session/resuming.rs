@@ -78,7 +78,7 @@ impl NativeSession {
 
     fn switch(&mut self, id: LinkId, from: u64, confirm: [u8; CONFIRM_LEN], now: Instant) {
         let mut link = Link::new(id, from, self.settings.max_frame, now);
-        link.confirm = Some(confirm);
+        link.confirm = Some(Box::new(confirm));
         link.attach_by = now.checked_add(self.settings.handshake_timeout);
         self.life.number(id);
         self.previous = self.link.replace(link).map(Box::new);

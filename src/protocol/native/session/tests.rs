@@ -104,7 +104,7 @@ fn resume(client: &mut NativeSession, server: &mut NativeSession, now: Instant) 
     let link = client.attach_resumed(&resume, now).expect("it can go on");
     let confirm = client.link.as_mut().and_then(|link| link.confirm.take());
     machine
-        .receive(&confirm.expect("it is to go out first"))
+        .receive(confirm.expect("it is to go out first").as_slice())
         .expect("the proof is right");
     let confirmed = machine.proved().expect("it is");
     server

@@ -1,6 +1,6 @@
 //! What follows from a change of a session, done once its lock is released.
 
-use std::time::Instant;
+use std::{cell::Cell, time::Instant};
 
 use tokio::sync::oneshot;
 
@@ -12,8 +12,8 @@ pub(super) type Migration = oneshot::Sender<Result<(), Error>>;
 
 /// Collected under the session's lock and carried out after it, because it runs code that is not ours.
 pub(super) struct Effects {
-    /// When the change began: the clock is read once for all that it takes.
-    pub(super) now: Instant,
+    /// When the change was first asked for the time.
+    now: Cell<Option<Instant>>,
     /// Whether anything about the session may have changed: otherwise there is nothing to account for, and nothing new is due.
     pub(super) touched: bool,
     /// Links to drop.
@@ -33,10 +33,10 @@ pub(super) struct Effects {
 }
 
 impl Effects {
-    /// Of a change that begins now.
+    /// Of a change that begins.
     pub(super) fn begin() -> Self {
         Self {
-            now: now(),
+            now: Cell::new(None),
             touched: false,
             old_links: Vec::new(),
             heard: false,
@@ -46,6 +46,13 @@ impl Effects {
             publish: false,
             migrated: Vec::new(),
         }
+    }
+
+    /// What time it is. The clock is read once at most.
+    pub(super) fn now(&self) -> Instant {
+        let time = self.now.get().unwrap_or_else(now);
+        self.now.set(Some(time));
+        time
     }
 
     /// The session's phase has changed: everybody looks again.

@@ -111,8 +111,11 @@ impl MemoryBudget {
                 .saturating_sub(promised);
             let left = (half - used).saturating_sub(others);
             let wanted = most - whole;
+            if left >= wanted {
+                return most;
+            }
             // In steps: not every byte that is used somewhere changes everybody's window.
-            return whole + wanted.min(left / whole * whole);
+            return whole + left / whole * whole;
         }
         let left = self.0.bytes.saturating_sub(used);
         let steps = left / half.div_ceil(STEPS).max(1);

@@ -234,7 +234,9 @@ impl SessionIo {
                 }
                 fx.touched = true;
                 let most = buf.remaining().min(self.session.waiting());
-                let count = self.session.read(buf.initialize_unfilled_to(most), fx.now);
+                let count = self
+                    .session
+                    .read(buf.initialize_unfilled_to(most), fx.now());
                 buf.advance(count);
                 self.answer(fx);
                 return Poll::Ready(Ok(()));
@@ -388,7 +390,7 @@ impl SessionIo {
             let stirred = attached.link.take_stirred();
             fx.touched |= stirred || result.is_ready();
             if stirred && result.is_pending() {
-                self.session.stirred(attached.id, fx.now);
+                self.session.stirred(attached.id, fx.now());
             }
             if let Poll::Ready(result) = result {
                 return Poll::Ready((attached.id, result));
@@ -414,7 +416,7 @@ impl SessionIo {
     /// Counts what a link gave; what is in the returned range of it is new.
     fn take(&mut self, id: LinkId, bytes: &mut [u8], fx: &mut Effects) -> std::ops::Range<usize> {
         self.doubt = false;
-        let arrived = self.session.receive(id, bytes, fx.now);
+        let arrived = self.session.receive(id, bytes, fx.now());
         if let Some(error) = arrived.broken {
             tracing::debug!(session = %self.session.id().short(), link = id, %error, "the peer broke the protocol");
             self.lost(id);
@@ -473,10 +475,10 @@ impl SessionIo {
     /// Hands to the link what it takes of what it has not had.
     fn hand_over(&mut self, fx: &mut Effects) {
         while let Some(attached) = &mut self.link {
-            if self.session.is_flushed() && !self.session.owes(fx.now) {
+            if self.session.is_flushed() && !self.session.owes(fx.now()) {
                 return;
             }
-            let pieces = self.session.transmit(fx.now);
+            let pieces = self.session.transmit(fx.now());
             fx.touched = true;
             if pieces.iter().all(|piece| piece.is_empty()) {
                 return;
@@ -505,7 +507,7 @@ impl SessionIo {
         if let Some(attached) = self.link.as_mut().filter(|_| self.unflushed) {
             let mut cx = self.wakers.write();
             // A link of the crate's own may give memory back.
-            fx.touched = true;
+            fx.touched |= attached.link.allocated() > 0;
             match ready!(Pin::new(&mut attached.link).poll_flush(&mut cx)) {
                 Ok(()) => self.unflushed = false,
                 Err(error) => {
@@ -519,7 +521,7 @@ impl SessionIo {
 
     /// Sends what the peer should not wait for.
     fn answer(&mut self, fx: &mut Effects) {
-        if self.session.owes(fx.now) {
+        if self.session.owes(fx.now()) {
             let _ = self.hand_over_and_flush(fx);
         }
     }
@@ -547,9 +549,9 @@ impl SessionIo {
         fx.touched = true;
         tracing::debug!(session = %self.session.id().short(), link = id, "the link ended");
         if self.closing == Closing::Discarding && self.is_newest(id) {
-            self.session.link_closed(fx.now);
+            self.session.link_closed(fx.now());
         } else {
-            self.session.link_ended(id, fx.now);
+            self.session.link_ended(id, fx.now());
             self.lost(id);
         }
         self.look(fx);
@@ -558,7 +560,7 @@ impl SessionIo {
     fn link_failed(&mut self, id: LinkId, error: &io::Error, fx: &mut Effects) {
         fx.touched = true;
         tracing::debug!(session = %self.session.id().short(), link = id, %error, "the link failed");
-        self.session.link_failed(id, fx.now);
+        self.session.link_failed(id, fx.now());
         self.lost(id);
         self.look(fx);
     }
@@ -625,7 +627,7 @@ impl SessionIo {
         }
         let over = matches!(self.session.phase(), Phase::Closed(_));
         if over && self.link.is_some() && self.close_by.is_none() {
-            self.close_by = Some(fx.now + self.patience());
+            self.close_by = Some(fx.now() + self.patience());
         }
         let state = self.state();
         if state == self.seen {

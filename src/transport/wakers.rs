@@ -53,7 +53,7 @@ impl KeeperWaker {
 
     /// Has the keeper look after a while whether the application took its turn.
     fn watch(&self) {
-        if !self.watching.swap(true, Ordering::AcqRel) {
+        if !self.is_watching() && !self.watching.swap(true, Ordering::AcqRel) {
             self.wake();
         }
     }

@@ -16,13 +16,13 @@ impl SessionIo {
 
     /// Ends the session with an error at both ends.
     pub(in crate::transport) fn reset(&mut self, code: u32, fx: &mut Effects) {
-        self.session.reset(code, fx.now);
+        self.session.reset(code, fx.now());
         fx.wake_keeper = true;
         self.look(fx);
     }
 
     pub(in crate::transport) fn drop_transport(&mut self, fx: &mut Effects) {
-        self.session.drop_transport(fx.now);
+        self.session.drop_transport(fx.now());
         fx.wake_keeper = true;
         self.look(fx);
     }
@@ -42,7 +42,7 @@ impl SessionIo {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
                     self.closing = Closing::Discarding;
-                    self.close_by.get_or_insert(fx.now + self.patience());
+                    self.close_by.get_or_insert(fx.now() + self.patience());
                 }
                 Poll::Ready(Err(error)) => {
                     let id = attached.id;

@@ -15,14 +15,14 @@ impl SessionIo {
         fx: &mut Effects,
     ) -> (Need, Option<Instant>) {
         self.keeper_called = false;
-        let is_due = self.poll_timeout().is_some_and(|at| at <= fx.now);
+        let is_due = self.poll_timeout().is_some_and(|at| at <= fx.now());
         // Before time is up for anything, what has come in by now counts.
         if keeps_read || is_due || self.is_closing() {
             self.take_in(fx);
         }
         self.handle_timeout(fx);
         self.account(fx);
-        if keeps_write || self.session.owes(fx.now) || self.is_closing() {
+        if keeps_write || self.session.owes(fx.now()) || self.is_closing() {
             let before = self.unsent();
             let _ = self.hand_over_and_flush(fx);
             fx.wake_writer |= self.unsent() != before;
@@ -36,7 +36,7 @@ impl SessionIo {
         }
         self.record();
         // What it was asked to come for may be done by now. It comes all the same, or the next message would have to ask again.
-        let asked = self.keeper_comes.filter(|at| *at > fx.now);
+        let asked = self.keeper_comes.filter(|at| *at > fx.now());
         self.keeper_comes = [asked, self.poll_timeout()].into_iter().flatten().min();
         (self.need(), self.keeper_comes)
     }
@@ -85,13 +85,13 @@ impl SessionIo {
     }
 
     fn handle_timeout(&mut self, fx: &mut Effects) {
-        if self.close_by.is_some_and(|at| at <= fx.now) {
+        if self.close_by.is_some_and(|at| at <= fx.now()) {
             self.close_by = None;
-            self.session.link_closed(fx.now);
+            self.session.link_closed(fx.now());
         }
         let held = [self.previous.as_deref(), self.link.as_ref()]
             .map(|attached| attached.map(|attached| attached.id));
-        if self.session.handle_timeout(fx.now) && !self.doubt {
+        if self.session.handle_timeout(fx.now()) && !self.doubt {
             tracing::debug!(session = %self.session.id().short(), "the peer is silent");
             self.doubt = true;
         }

@@ -86,7 +86,7 @@ impl SessionIo {
         fx.touched = true;
         if window != self.memory.window {
             self.memory.window = window;
-            if self.session.set_window(window, fx.now) {
+            if self.session.set_window(window, fx.now()) {
                 fx.wake_writer = true;
                 // The peer is to be told.
                 fx.wake_keeper = true;
@@ -94,7 +94,7 @@ impl SessionIo {
             let promised = self.session.promised();
             self.memory.share.set(self.buffered(), promised);
         }
-        self.memory.look_again(self.session.is_confined(), fx.now);
+        self.memory.look_again(self.session.is_confined(), fx.now());
         if let Some(at) = self.memory.look_at()
             && self.keeper_comes.is_none_or(|comes| comes > at)
         {

@@ -53,7 +53,7 @@ impl SessionIo {
             && let Some(attached) = &self.link
         {
             // Whatever this link was dialled over may be gone, and nothing else carries the session.
-            self.session.link_failed(attached.id, fx.now);
+            self.session.link_failed(attached.id, fx.now());
             self.look(fx);
         }
         fx.wake_keeper = true;
@@ -80,7 +80,7 @@ impl SessionIo {
         }
         let attempt = self.attempt;
         if let AnySession::Snet(session) = &mut self.session {
-            session.detach(fx.now);
+            session.detach(fx.now());
         }
         self.look(fx);
         self.attempt = attempt;

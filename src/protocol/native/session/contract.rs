@@ -252,18 +252,25 @@ impl Session for NativeSession {
             Acknowledgement::Nothing | Acknowledgement::Due => None,
         };
         let link = self.link.as_ref();
-        [
-            self.life.expires_at(self.settings.resume_window),
-            self.gives_up_at(),
-            acknowledge_at,
-            link.and_then(|link| link.attach_by),
-            link.and_then(|link| self.ping_at(link)),
-            link.and_then(|link| self.dead_at(link)),
-            self.previous.as_deref().and_then(|link| self.dead_at(link)),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let mut earliest = acknowledge_at;
+        let mut consider = |at: Option<Instant>| {
+            if let Some(at) = at
+                && earliest.is_none_or(|earliest| at < earliest)
+            {
+                earliest = Some(at);
+            }
+        };
+        consider(self.life.expires_at(self.settings.resume_window));
+        consider(self.gives_up_at());
+        if let Some(link) = link {
+            consider(link.attach_by);
+            consider(self.ping_at(link));
+            consider(self.dead_at(link));
+        }
+        if let Some(previous) = &self.previous {
+            consider(self.dead_at(previous));
+        }
+        earliest
     }
 
     fn handle_timeout(&mut self, now: Instant) -> bool {

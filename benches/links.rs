@@ -48,6 +48,8 @@ mod loads;
 mod options;
 #[path = "support/table.rs"]
 mod table;
+#[path = "support/tls.rs"]
+mod tls;
 
 /// Of snet's sessions.
 const HISTORY: usize = 4 << 20;

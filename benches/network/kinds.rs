@@ -1,6 +1,6 @@
 //! What is measured: streams over TCP, opened across the path.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::LazyLock};
 
 use socket2::SockRef;
 use tokio::{
@@ -12,7 +12,7 @@ use unbroken::{BoxError, Config, Connector, Listener, Security, Snet, Suite, Tcp
 
 use crate::{
     path::{FAR, NEAR},
-    tls::{TLS, server_name},
+    tls::{self, Identity},
 };
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -20,6 +20,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(crate) type BoxStream = Box<dyn Stream>;
+
+static TLS: LazyLock<tls::Ends> = LazyLock::new(|| {
+    let ends = Identity::generate().and_then(|identity| tls::ends(&identity));
+    ends.expect("a certificate and its key")
+});
 
 /// What goes over TCP.
 enum Over {
@@ -110,8 +115,10 @@ pub(crate) async fn open(kind: &Kind, congestion: Option<&str>) -> Result<Pair, 
         }
         Over::Tls => {
             let (server, client) = connection(congestion).await?;
-            let (server, client) =
-                tokio::try_join!(TLS.1.accept(server), TLS.0.connect(server_name(), client))?;
+            let (server, client) = tokio::try_join!(
+                TLS.1.accept(server),
+                TLS.0.connect(tls::server_name(), client)
+            )?;
             Ok(pair(client, server, None))
         }
         Over::Session(config) => {

@@ -3,26 +3,19 @@
 use std::{
     any::Any,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, LazyLock},
+    sync::LazyLock,
     time::Duration,
 };
 
 use quinn::Endpoint;
-use rcgen::CertifiedKey;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::{
-    TlsAcceptor, TlsConnector,
-    rustls::{
-        self, RootCertStore,
-        crypto::{CryptoProvider, aws_lc_rs},
-        pki_types::{PrivateKeyDer, ServerName},
-    },
-};
 use unbroken::{BoxError, Config, Listener, NoiseLink, Security, Suite};
+
+use super::tls::{self, Identity};
 
 const LOCALHOST: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const KEY: [u8; 32] = [7; 32];
@@ -73,8 +66,8 @@ impl Kind {
             Self::Tcp => End::new(dial(to).await?, ()),
             Self::TcpBesideTimer => End::new(dial(to).await?, timer()),
             Self::Tls => {
-                let name = ServerName::try_from("localhost")?;
-                End::new(SETUP.tls.0.connect(name, dial(to).await?).await?, ())
+                let tls = SETUP.tls.0.connect(tls::server_name(), dial(to).await?);
+                End::new(tls.await?, ())
             }
             Self::Quic => {
                 let endpoint = Endpoint::client(LOCALHOST.into())?;
@@ -161,32 +154,18 @@ impl Port {
 
 /// What TLS and QUIC are set up with: the same certificate, signed by itself, and each the provider of ciphers that it takes by default.
 struct Setup {
-    tls: (TlsConnector, TlsAcceptor),
+    tls: tls::Ends,
     quic: (quinn::ClientConfig, quinn::ServerConfig),
 }
 
 static SETUP: LazyLock<Setup> = LazyLock::new(|| set_up().expect("a certificate and its key"));
 
 fn set_up() -> Result<Setup, BoxError> {
-    let CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    let chain = vec![cert.der().clone()];
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der())?;
-    let mut roots = RootCertStore::empty();
-    roots.add(cert.der().clone())?;
-    let roots = Arc::new(roots);
-    // tokio-rustls's default. quinn brings in its own, ring, and of two rustls takes neither by itself.
-    let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots.clone())
-        .with_no_client_auth();
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain.clone(), key.clone_key())?;
+    let identity = Identity::generate()?;
+    let tls = tls::ends(&identity)?;
+    let Identity { chain, key, roots } = identity;
     Ok(Setup {
-        tls: (Arc::new(client).into(), Arc::new(server).into()),
+        tls,
         quic: (
             quinn::ClientConfig::with_root_certificates(roots)?,
             quinn::ServerConfig::with_single_cert(chain, key)?,

@@ -1,7 +1,8 @@
 //! A byte queue in one circular allocation that grows on demand.
 
-/// The smallest allocation, in bytes: a page.
-const SMALLEST: usize = 4096;
+/// The smallest allocation, in bytes: some messages. A page for each of many sessions that send a few now and then would be most of what
+/// they take.
+const SMALLEST: usize = 512;
 
 /// Bytes in, bytes out, in order.
 ///

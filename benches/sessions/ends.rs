@@ -49,17 +49,28 @@ impl Stream {
     }
 }
 
-/// The client's end.
-pub(crate) async fn connect(
-    kind: Kind,
-    config: Config,
-    addr: SocketAddr,
-) -> Result<Stream, BoxError> {
-    let tcp = TcpConnector::new();
-    Ok(match kind {
-        Kind::Tcp => Stream::Tcp(tcp.oneshot(addr).await?),
-        _ => Stream::Session(Connector::new(tcp, config).oneshot(addr).await?),
-    })
+/// The client's end. One opens all sessions, as in a program with many.
+#[derive(Clone)]
+pub(crate) enum Client {
+    Tcp(TcpConnector),
+    Sessions(Connector<TcpConnector>),
+}
+
+impl Client {
+    pub(crate) fn new(kind: Kind, config: Config) -> Self {
+        let tcp = TcpConnector::new();
+        match kind {
+            Kind::Tcp => Self::Tcp(tcp),
+            _ => Self::Sessions(Connector::new(tcp, config)),
+        }
+    }
+
+    pub(crate) async fn connect(&self, addr: SocketAddr) -> Result<Stream, BoxError> {
+        Ok(match self.clone() {
+            Self::Tcp(tcp) => Stream::Tcp(tcp.oneshot(addr).await?),
+            Self::Sessions(connector) => Stream::Session(connector.oneshot(addr).await?),
+        })
+    }
 }
 
 /// The server's end.

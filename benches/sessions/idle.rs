@@ -26,7 +26,7 @@ use crate::{
     HEAP, Role,
     child::{Child, answer, orders},
     csv,
-    ends::{Server, Stream, connect},
+    ends::{Client, Server, Stream},
     held::Held,
     kinds::Kind,
     usage::Usage,
@@ -105,7 +105,7 @@ async fn greet(mut stream: Stream, greeted: mpsc::UnboundedSender<Stream>) {
 
 async fn be_client(kind: Kind, held: Held, ping: u64) -> Result<(), BoxError> {
     let mut orders = orders();
-    let config = config(kind, ping);
+    let client = Client::new(kind, config(kind, ping));
     let mut kept = Vec::new();
     while let Some(order) = orders.recv().await {
         let words: Vec<&str> = order.split(' ').collect();
@@ -117,7 +117,7 @@ async fn be_client(kind: Kind, held: Held, ping: u64) -> Result<(), BoxError> {
             ["open", count, port] => {
                 let (count, port): (u32, u16) = (count.parse()?, port.parse()?);
                 let opening = stream::iter(0..count)
-                    .map(|_| open(kind, config.clone(), port))
+                    .map(|_| open(&client, port))
                     .buffer_unordered(OPENING);
                 let opening = opening.try_for_each(|stream| {
                     held.hold(stream, &mut kept);
@@ -132,9 +132,9 @@ async fn be_client(kind: Kind, held: Held, ping: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn open(kind: Kind, config: Config, port: u16) -> Result<Stream, BoxError> {
+async fn open(client: &Client, port: u16) -> Result<Stream, BoxError> {
     let addr = (Ipv4Addr::LOCALHOST, port).into();
-    let mut stream = connect(kind, config, addr).await?;
+    let mut stream = client.connect(addr).await?;
     let mut message = [7; MESSAGE];
     stream.say(&message).await?;
     match stream.hear(&mut message).await? {

@@ -24,7 +24,7 @@ use unbroken::{BoxError, Config, Snet};
 use crate::{
     child::{Child, answer, orders},
     csv,
-    ends::{Server, Stream, connect},
+    ends::{Client, Server, Stream},
     figures::{ratio, spread},
     kinds::Kind,
 };
@@ -71,10 +71,10 @@ async fn echo(mut stream: Stream) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn cycle(kind: Kind, config: Config, address: u32, port: u16) -> Result<(), BoxError> {
+async fn cycle(kind: Kind, client: &Client, address: u32, port: u16) -> Result<(), BoxError> {
     let [_, _, _, last] = (address % ADDRESSES).to_be_bytes();
     let addr = (Ipv4Addr::new(127, 0, 0, last + 1), port).into();
-    let mut stream = connect(kind, config, addr).await?;
+    let mut stream = client.connect(addr).await?;
     let mut byte = [7];
     stream.say(&byte).await?;
     if !stream.hear(&mut byte).await? || byte != [7] {
@@ -90,16 +90,16 @@ async fn cycle(kind: Kind, config: Config, address: u32, port: u16) -> Result<()
 /// Of one kind, a second.
 async fn measure(kind: Kind, port: u16, lasts: Duration, tasks: u32) -> Result<f64, BoxError> {
     let next = Arc::new(AtomicU32::new(0));
-    let config = config(kind);
+    let client = Client::new(kind, config(kind));
     let began = Instant::now();
     let mut all = JoinSet::new();
     for _ in 0..tasks {
-        let (next, config) = (next.clone(), config.clone());
+        let (next, client) = (next.clone(), client.clone());
         all.spawn(async move {
             let mut done = 0_u32;
             while began.elapsed() < lasts {
                 let address = next.fetch_add(1, Relaxed);
-                cycle(kind, config.clone(), address, port).await?;
+                cycle(kind, &client, address, port).await?;
                 done += 1;
             }
             Ok::<_, BoxError>(done)

@@ -24,7 +24,7 @@ impl Host {
     pub(super) fn keep(&self, entry: Entry) -> Accepted {
         let session = entry.session().clone();
         // Its place is free again however the keeper ends.
-        tokio::spawn(keep(session.clone(), None, Box::new(entry)));
+        tokio::spawn(keep(session.clone(), None, entry));
         Accepted::New(ResumableTransport::new(session))
     }
 }

@@ -25,8 +25,8 @@ pub(crate) trait Redial: Send + 'static {
 
 /// A client's way to new links.
 enum Redialling {
-    /// Between two others.
-    Starting,
+    /// A server waits for the client's.
+    Never,
     Idle(Box<dyn Redial>),
     Running(BoxFuture<Box<dyn Redial>>),
 }
@@ -37,13 +37,18 @@ pin_project! {
     /// There is one for each session for as long as it is open, so it is no larger than it must be.
     pub(crate) struct Keeper<T> {
         guard: Guard,
-        // In memory of its own, since a server has none.
-        redialling: Option<Box<Redialling>>,
+        // In memory of its own: with it the task would take the next larger size.
+        own: Box<Own<T>>,
         grace_ends: Option<Instant>,
         #[pin]
         timer: Sleep,
-        held: T,
     }
+}
+
+/// What a session's role gives its keeper.
+struct Own<T> {
+    redialling: Redialling,
+    _held: T,
 }
 
 /// Keeps the session, and `held` as long.
@@ -54,10 +59,12 @@ pub(crate) fn keep<T>(shared: Arc<Shared>, redial: Option<Box<dyn Redial>>, held
             shared,
             span: span.map(Box::new),
         },
-        redialling: redial.map(Redialling::Idle).map(Box::new),
+        own: Box::new(Own {
+            redialling: redial.map_or(Redialling::Never, Redialling::Idle),
+            _held: held,
+        }),
         grace_ends: None,
         timer: sleep_until(Instant::now()),
-        held,
     }
 }
 
@@ -70,17 +77,13 @@ impl<T> Future for Keeper<T> {
         let _entered = span.as_ref().map(|span| span.enter());
         loop {
             let (need, deadline) = shared.keep(cx);
-            let redialling = this.redialling.as_deref_mut();
-            let redialled = match (need, redialling) {
-                (Need::End, _) => return Poll::Ready(()),
-                (_, None) => false,
-                (need, Some(redialling)) => {
-                    if need == Need::Link {
-                        redialling.start(shared);
-                    }
-                    redialling.poll(cx)
-                }
-            };
+            let redialling = &mut this.own.redialling;
+            match need {
+                Need::End => return Poll::Ready(()),
+                Need::Link => redialling.start(shared),
+                Need::Nothing => {}
+            }
+            let redialled = redialling.poll(cx);
             let watched = watch_turns(shared, this.grace_ends);
             let deadline = [deadline.map(Instant::from_std), *this.grace_ends]
                 .into_iter()
@@ -97,7 +100,7 @@ impl<T> Future for Keeper<T> {
 
 impl Redialling {
     fn start(&mut self, shared: &Arc<Shared>) {
-        *self = match std::mem::replace(self, Self::Starting) {
+        *self = match std::mem::replace(self, Self::Never) {
             Self::Idle(redial) => Self::Running(redial.redial(shared.clone())),
             other => other,
         };

@@ -50,8 +50,9 @@ pub(crate) fn bound_buffers(socket: &Socket, limit: usize) -> io::Result<()> {
     )
 }
 
-/// Halves the request until what is read back fits. That assumes nothing about the system: Linux reads back twice the
-/// request, others the request itself, and some refuse what is above their maximum where Linux cuts it down silently.
+/// Asks for half, of which Linux reads back twice as much; for the whole where half is read back as it is; and for less and less until
+/// what is read back fits. That assumes nothing about the system: some refuse what is above their maximum where Linux cuts it down
+/// silently.
 fn bound(
     option: &str,
     limit: usize,
@@ -59,12 +60,21 @@ fn bound(
     read_back: impl Fn() -> io::Result<usize>,
 ) -> io::Result<()> {
     // The option is a C `int`; a larger request would wrap around.
-    let mut request = limit.min(i32::MAX as usize);
+    let whole = limit.min(i32::MAX as usize);
+    let mut request = whole / 2;
     loop {
         let outcome = set(request);
         let size = read_back()?;
         if outcome.is_ok() && size <= limit {
-            return Ok(());
+            if size > request || request < whole / 2 {
+                return Ok(());
+            }
+            // Refused, it leaves what has been set.
+            let _ = set(whole);
+            if read_back()? <= limit {
+                return Ok(());
+            }
+            return set(request);
         }
         if request == 0 {
             // Even the smallest request was refused or exceeded.

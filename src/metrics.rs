@@ -26,7 +26,7 @@
 //! | role | `client`, `server` |
 //! | protocol | `native`, `snet` |
 //! | reason of a close | `local`, `peer`, `expired`, `finished`, `reset`, `local_reset`, `refused`, `gap`, `exhausted`, `abandoned`, as in [`CloseReason`](crate::CloseReason) |
-//! | reason of a refusal | `unknown`, `expired`, `gap`, `proof`, `not_authorised`, `version`, `shutting_down`, `closed`, `stale`, `security`, `elsewhere`, as in [`RejectCode`](crate::RejectCode); a setting's name if it is the limit that was reached, as in [`Limit`](crate::Limit): `max_handshakes`, `max_handshakes_per_address`, `max_sessions`, `max_sessions_per_address`, `max_sessions_per_identity`, `max_resumes_per_second`, `memory_budget`; `not_spoken` if the first bytes belong to no protocol spoken here, `malformed` for other messages that cannot be right, `timeout`, `link` if the link failed or ended, `internal` |
+//! | reason of a refusal | `unknown`, `expired`, `gap`, `proof`, `not_authorised`, `version`, `shutting_down`, `closed`, `stale`, `security`, `elsewhere`, as in [`RejectCode`](crate::RejectCode); a setting's name if it is the limit that was reached, as in [`Limit`](crate::Limit): `max_handshakes`, `max_handshakes_per_address`, `max_sessions`, `max_sessions_per_address`, `max_sessions_per_identity`, `max_resumes_per_second`, `memory_budget`; `file_descriptors` if the system ran out of them; `not_spoken` if the first bytes belong to no protocol spoken here, `malformed` for other messages that cannot be right, `timeout`, `link` if the link failed or ended, `internal` |
 //!
 //! # They lag
 //!

@@ -12,7 +12,7 @@ use unbroken::{BoxError, Config, Connector, Listener, ResumableTransport, TcpCon
 use crate::kinds::Kind;
 
 /// As sessions' listeners have it.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u32 = 16_384;
 
 pub(crate) enum Stream {
     Tcp(TcpStream),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A bound that has been reached, each of which is a setting of its [`Config`](crate::Config).
+/// A bound that has been reached: a setting of the [`Config`](crate::Config), or the system's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
@@ -20,6 +20,8 @@ pub enum Limit {
     ResumesPerSecond,
     /// [`memory_budget`](crate::Config::memory_budget).
     Memory,
+    /// The system's own, on the file descriptors of the process or of all; no setting.
+    FileDescriptors,
 }
 
 impl fmt::Display for Limit {
@@ -32,6 +34,9 @@ impl fmt::Display for Limit {
             Self::Sessions => "it has as many sessions as it may",
             Self::SessionsPerAddress => "it has as many sessions from this address as it may",
             Self::SessionsPerIdentity => "it has as many sessions of this client as it may",
+            Self::FileDescriptors => {
+                "this handshake was the slowest as the system ran out of file descriptors"
+            }
             Self::Memory => "its memory budget is used up",
             Self::ResumesPerSecond => {
                 "more attempts to resume came from this address than it takes in a second"

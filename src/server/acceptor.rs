@@ -1,6 +1,6 @@
 //! Handshakes on links of any kind.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -186,6 +186,15 @@ impl Acceptor {
             inner.host.registry.clone(),
             inner.host.config.handshake_timeout,
         ))
+    }
+
+    /// Has the handshake make room whose peer has been silent longest, and for longer than `grace`, since the system has no more file
+    /// descriptors. Returns whether there was one.
+    pub(super) fn make_room(&self, grace: Duration) -> bool {
+        self.inner.as_ref().is_ok_and(|inner| {
+            let limit = Limit::FileDescriptors;
+            inner.handshakes.make_room(grace, limit)
+        })
     }
 
     pub(super) fn config(&self) -> Result<&Valid, ConfigError> {

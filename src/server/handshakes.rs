@@ -6,12 +6,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use super::owners::Source;
-use crate::error::Limit;
+use crate::{error::Limit, transport::now};
 
 /// The handshakes in progress, in the order in which their peers were last heard.
 ///
@@ -37,6 +38,8 @@ struct Table {
 
 struct InProgress {
     source: Option<Source>,
+    /// When the peer was last heard, or its link accepted.
+    heard: Instant,
     evict: oneshot::Sender<Limit>,
 }
 
@@ -60,18 +63,37 @@ impl Handshakes {
             let in_the_way = self.full(&table, source);
             let in_the_way =
                 in_the_way.and_then(|(moment, limit)| Some((table.remove(moment)?, limit)));
-            (table.append(InProgress { source, evict }), in_the_way)
+            let entering = InProgress {
+                source,
+                heard: now(),
+                evict,
+            };
+            (table.append(entering), in_the_way)
         };
         // Outside the lock: it wakes another task.
         if let Some((slowest, limit)) = in_the_way {
-            // Nobody hears it if the handshake is just over.
-            let _ = slowest.evict.send(limit);
+            slowest.evict(limit);
         }
         let place = Place {
             handshakes: self.clone(),
             moment: AtomicU64::new(moment),
         };
         (place, evicted)
+    }
+
+    /// Has the one silent longest make room for what no place was asked for yet, if it has been silent for longer than `grace`: before
+    /// that, its silence may be this end's own being behind. Returns whether there was one.
+    pub(super) fn make_room(&self, grace: Duration, limit: Limit) -> bool {
+        let slowest = {
+            let mut table = self.lock();
+            let silent_longest = table.in_progress.first_key_value();
+            let stuck = silent_longest
+                .filter(|(_, handshake)| now().saturating_duration_since(handshake.heard) > grace)
+                .map(|(moment, _)| *moment);
+            stuck.and_then(|moment| table.remove(moment))
+        };
+        // Outside the lock: it wakes another task.
+        slowest.map(|slowest| slowest.evict(limit)).is_some()
     }
 
     /// Who has to make room for one more from there, and which limit asks for it.
@@ -119,6 +141,13 @@ impl Table {
     }
 }
 
+impl InProgress {
+    fn evict(self, limit: Limit) {
+        // Nobody hears it if the handshake is just over.
+        let _ = self.evict.send(limit);
+    }
+}
+
 /// One handshake's place, given back when it is dropped.
 pub(super) struct Place {
     handshakes: Arc<Handshakes>,
@@ -130,7 +159,8 @@ impl Place {
     pub(super) fn heard(&self) {
         let mut table = self.handshakes.lock();
         // Absent if it has just been evicted.
-        if let Some(handshake) = table.remove(self.moment.load(Ordering::Relaxed)) {
+        if let Some(mut handshake) = table.remove(self.moment.load(Ordering::Relaxed)) {
+            handshake.heard = now();
             self.moment
                 .store(table.append(handshake), Ordering::Relaxed);
         }
@@ -234,5 +264,26 @@ mod tests {
             let table = handshakes.lock();
             prop_assert!(table.in_progress.is_empty() && table.by_source.is_empty());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_made_by_who_has_been_silent_for_longer_than_the_grace() {
+        const GRACE: Duration = Duration::from_secs(1);
+        let handshakes = Handshakes::new(MOST, MOST_PER_SOURCE);
+        let make_room = || handshakes.make_room(GRACE, Limit::FileDescriptors);
+        assert!(!make_room(), "there is none");
+        let (first, mut first_evicted) = handshakes.enter(None);
+        let (_second, mut second_evicted) = handshakes.enter(None);
+        tokio::time::advance(GRACE).await;
+        assert!(!make_room(), "they may still be on their way");
+        first.heard();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(make_room());
+        assert_eq!(second_evicted.try_recv(), Ok(Limit::FileDescriptors));
+        assert!(!make_room(), "the other has been heard since");
+        assert!(first_evicted.try_recv().is_err());
+        tokio::time::advance(GRACE).await;
+        assert!(make_room());
+        assert_eq!(first_evicted.try_recv(), Ok(Limit::FileDescriptors));
     }
 }

@@ -228,6 +228,7 @@ mod on {
                 Limit::SessionsPerIdentity => "max_sessions_per_identity",
                 Limit::ResumesPerSecond => "max_resumes_per_second",
                 Limit::Memory => "memory_budget",
+                Limit::FileDescriptors => "file_descriptors",
             },
             Error::ShutDown => "shutting_down",
             Error::Handshake(error) => match error {

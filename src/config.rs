@@ -50,8 +50,8 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 /// | [`max_sessions`](Self::max_sessions) | 100,000 |
 /// | [`max_sessions_per_address`](Self::max_sessions_per_address) | 20,000 |
 /// | [`max_sessions_per_identity`](Self::max_sessions_per_identity) | 1,024 |
-/// | [`max_handshakes`](Self::max_handshakes) | 4,096 |
-/// | [`max_handshakes_per_address`](Self::max_handshakes_per_address) | 1,024 |
+/// | [`max_handshakes`](Self::max_handshakes) | 16,384 |
+/// | [`max_handshakes_per_address`](Self::max_handshakes_per_address) | 12,288 |
 /// | [`max_resumes_per_second`](Self::max_resumes_per_second) | 10,000 for each address |
 /// | [`route`](Self::route) | 0 |
 #[derive(Clone, Debug)]
@@ -97,8 +97,8 @@ impl Default for Config {
             max_sessions: 100_000,
             max_sessions_per_address: 20_000,
             max_sessions_per_identity: 1024,
-            max_handshakes: 4096,
-            max_handshakes_per_address: 1024,
+            max_handshakes: 16_384,
+            max_handshakes_per_address: 12_288,
             max_resumes_per_second: 10_000,
             route: 0,
         }
@@ -269,9 +269,14 @@ impl Config {
     }
 
     /// How many links may be in their handshake at a server at once. When that many are, the one whose peer has been silent for
-    /// longest makes room for a new one. Default: 4,096.
+    /// longest makes room for a new one. Default: 16,384.
     ///
-    /// Four times as many sessions, at about 100 bytes each, may stand named but unproved: their clients have not been heard since
+    /// Each takes a file descriptor and some kilobytes, besides what the system keeps of a connection. When a
+    /// [`Listener`](crate::Listener) runs out of file descriptors before this is reached, the handshake makes room that has been
+    /// silent longest, and for more than a second. The other sockets and files of the process get none of them: where they have to,
+    /// keep this well below the process's limit.
+    ///
+    /// Four times as many sessions, at about 250 bytes each, may stand named but unproved: their clients have not been heard since
     /// they were told the session's id.
     #[must_use]
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
@@ -280,11 +285,11 @@ impl Config {
     }
 
     /// How many of them may come from one address, counted as [above](Self::max_sessions_per_address). When that many do, the one
-    /// of that address whose peer has been silent for longest makes room. Default: 1,024.
+    /// of that address whose peer has been silent for longest makes room. Default: 12,288.
     ///
-    /// So an address that floods costs nobody else's handshake. With a round trip of 100 ms a handshake takes 200 ms, so a quarter of
-    /// the places lets 5,000 clients a second in from behind one NAT or load balancer, while it takes four addresses that flood to
-    /// take all places. More than [`max_handshakes`](Self::max_handshakes) is no limit.
+    /// So an address that floods costs nobody else's handshake. The default lets 10,000 clients behind one NAT or load balancer, all
+    /// cut off at once, come back at once: were there fewer places, those that came last would push out those that came first, and
+    /// merely wait for their turn. More than [`max_handshakes`](Self::max_handshakes) is no limit.
     #[must_use]
     pub fn max_handshakes_per_address(mut self, handshakes: usize) -> Self {
         self.max_handshakes_per_address = handshakes;

@@ -24,6 +24,7 @@ use super::{
 
 over_both!(
     a_thousand_stuck_handshakes_cost_none_of_ten_thousand_resumes,
+    ten_thousand_sessions_behind_one_address_are_back_with_a_dial_each,
     an_address_that_floods_takes_places_from_itself_alone,
     a_flood_from_everywhere_takes_the_places_of_those_silent_longest,
 );
@@ -101,7 +102,7 @@ async fn a_thousand_stuck_handshakes_cost_none_of_ten_thousand_resumes(protocol:
     let mut outcomes = net.take_outcomes();
     let (lasted, mut lasting) = tokio::sync::mpsc::unbounded_channel();
     let mut flood = JoinSet::new();
-    // All from one address, which has 1,024 places.
+    // All from one address.
     let flooder = net.dialer_from(addr(10_000));
     for number in 0..STUCK {
         let how = [Stuck::Silent, Stuck::Half, Stuck::Drips][usize::from(number % 3)];
@@ -150,6 +151,44 @@ async fn a_thousand_stuck_handshakes_cost_none_of_ten_thousand_resumes(protocol:
         cut += 1;
     }
     assert!(cut >= 2 * usize::from(STUCK), "{cut} were cut");
+}
+
+const CROWD: usize = 10_000;
+
+/// With the limits as they are by default. No client is heard for a round trip, in which the others all come.
+async fn ten_thousand_sessions_behind_one_address_are_back_with_a_dial_each(protocol: Protocol) {
+    let trip = Duration::from_millis(500);
+    let mut net = Net::slow(&protocol.config(), ROOMY, trip);
+    let mut sessions = Vec::new();
+    while sessions.len() < CROWD {
+        let mut opening = JoinSet::new();
+        for _ in 0..CROWD / 10 {
+            let connector = Connector::new(net.dialer_from(addr(1)), protocol.config());
+            opening.spawn(tower::ServiceExt::oneshot(connector, ()));
+        }
+        while let Some(client) = opening.join_next().await {
+            let client = client.expect("no panic").expect("room");
+            sessions.push((client, net.session().await));
+        }
+    }
+    let mut outcomes = net.take_outcomes();
+    let began = Instant::now();
+    for wire in net.dialled() {
+        wire.cut(Fault::Reset);
+    }
+    for (client, server) in &sessions {
+        resumed(&client.handle(), 1).await;
+        resumed(&server.handle(), 1).await;
+    }
+    let took = began.elapsed();
+    assert!(took < 6 * trip + Duration::from_millis(50), "{took:?}");
+    assert_eq!(net.dials().len(), 2 * CROWD, "dialled twice");
+    while let Ok(outcome) = outcomes.try_recv() {
+        assert!(
+            matches!(outcome, Ok(unbroken::Accepted::Resumed(_))),
+            "{outcome:?}"
+        );
+    }
 }
 
 /// Floods from an address, a link each millisecond; gives the links.

@@ -1,6 +1,6 @@
 //! Handshakes on links of any kind.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -166,7 +166,9 @@ impl Acceptor {
                 // The sender is there for as long as the place is.
                 limit = evicted.await.unwrap_or(Limit::Handshakes);
             };
-            unless(evicted, inner.accept(link, &place, peer_addr))
+            // Pinned here: an argument of an async function takes its room twice, and this is most of what a handshake costs.
+            let accepting = pin!(inner.accept(link, &place, peer_addr));
+            unless(evicted, accepting)
                 .await
                 .unwrap_or_else(|| Err(Error::Overloaded(limit)))
                 .inspect_err(|error| refused(error, peer_addr))
@@ -248,8 +250,13 @@ impl Inner {
         let place = arriving.place;
         exchange(&mut arriving.link, &mut machine, || place.heard()).await?;
         match machine {
-            ServerHandshake::Native(machine) => native::accept(&self.host, arriving, machine).await,
-            ServerHandshake::Snet(machine) => snet::accept(&self.host, arriving, machine).await,
+            // Boxed, so that a link costs little whose peer says nothing.
+            ServerHandshake::Native(machine) => {
+                Box::pin(native::accept(&self.host, arriving, machine)).await
+            }
+            ServerHandshake::Snet(machine) => {
+                Box::pin(snet::accept(&self.host, arriving, machine)).await
+            }
             ServerHandshake::Silent { .. } => Err(HandshakeError::OutOfPlace.into()),
         }
     }

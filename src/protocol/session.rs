@@ -140,6 +140,8 @@ pub trait Session: Send {
     fn owes(&self, now: Instant) -> bool;
     /// How many bytes may be taken from a link to [wait](Self::waiting) for the application; more may be if they go to it at once.
     fn wanted(&self) -> usize;
+    /// Whether what a link gives next is of the stream, and not of a header in front of it: then it may lie where the stream is to go.
+    fn is_stream_next(&self, link: LinkId) -> bool;
     /// A link in use gave `bytes`.
     fn receive(&mut self, link: LinkId, bytes: &mut [u8], now: Instant) -> Arrived;
     /// Something has come on a link in use that it holds back until it is whole: the peer is there, though it has said nothing yet.

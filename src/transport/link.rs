@@ -33,6 +33,11 @@ impl AnyLink {
         }
     }
 
+    /// Whether there is nothing around it.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
     /// Gives the memory back that it does not need while nothing is under way.
     pub(crate) fn release(&mut self) {
         match self {

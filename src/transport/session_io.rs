@@ -248,12 +248,18 @@ impl SessionIo {
                 return Poll::Ready(Err(Error::Closed(reason).into()));
             }
             let before = buf.filled().len();
-            let polled = if buf.remaining() < AHEAD {
-                self.poll_ahead(buf, fx)
+            if buf.remaining() < AHEAD {
+                ready!(self.poll_ahead(buf, fx));
+            } else if self.is_header_next() {
+                // Behind a header the stream would have to be moved, all of it that the link gives.
+                let is_all = ready!(self.poll_ahead(buf, fx)) < AHEAD;
+                if !is_all && buf.remaining() >= AHEAD {
+                    // Its coming to nothing, or to the link's end, shows the next time.
+                    let _ = self.poll_straight(buf, fx);
+                }
             } else {
-                self.poll_straight(buf, fx)
-            };
-            ready!(polled);
+                ready!(self.poll_straight(buf, fx));
+            }
             self.answer(fx);
             if buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
@@ -262,6 +268,17 @@ impl SessionIo {
         // Nothing of the stream came, but more may be there.
         fx.wake_reader = true;
         Poll::Pending
+    }
+
+    /// Whether a header comes next on the only link, and the link gives what it has in pieces of any size: one of records opens them
+    /// best where they are to go.
+    fn is_header_next(&self) -> bool {
+        match (&self.link, &self.previous) {
+            (Some(Attached { id, link }), None) => {
+                link.is_plain() && !self.session.is_stream_next(*id)
+            }
+            _ => false,
+        }
     }
 
     /// Reads a link into `buf`, as much as it gives.
@@ -279,13 +296,14 @@ impl SessionIo {
         Poll::Ready(())
     }
 
-    /// Reads a link beyond the room in `buf`; what does not fit waits.
-    fn poll_ahead(&mut self, buf: &mut ReadBuf<'_>, fx: &mut Effects) -> Poll<()> {
+    /// Reads a link through a buffer of its own, beyond the room in `buf` perhaps; what does not fit waits. Returns how much the link gave.
+    fn poll_ahead(&mut self, buf: &mut ReadBuf<'_>, fx: &mut Effects) -> Poll<usize> {
         let mut scratch = [const { MaybeUninit::uninit() }; AHEAD];
         let room = self.session.wanted().saturating_add(buf.remaining());
         let mut ahead = ReadBuf::uninit(&mut scratch[..room.min(AHEAD)]);
         let (id, result) = ready!(self.poll_links(&mut ahead, fx));
-        if self.gave(id, result, fx).is_some() {
+        let gave = self.gave(id, result, fx);
+        if gave.is_some() {
             let bytes = ahead.filled_mut();
             let fresh = self.take(id, bytes, fx);
             let count = fresh.len().min(buf.remaining());
@@ -295,7 +313,7 @@ impl SessionIo {
                 self.session.store(waiting);
             }
         }
-        Poll::Ready(())
+        Poll::Ready(gave.unwrap_or_default())
     }
 
     /// Accepts as much of `bufs` as there is room for, and hands it to the link as far as the link takes it.

@@ -307,6 +307,10 @@ impl Session for SnetSession {
         0
     }
 
+    fn is_stream_next(&self, _: LinkId) -> bool {
+        true
+    }
+
     /// The history is what the peer is promised.
     fn set_window(&mut self, _: usize, _: Instant) -> bool {
         false

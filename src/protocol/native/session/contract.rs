@@ -183,6 +183,12 @@ impl Session for NativeSession {
         usize::MAX
     }
 
+    fn is_stream_next(&self, link: LinkId) -> bool {
+        let links = [self.link.as_ref(), self.previous.as_deref()];
+        let mut links = links.into_iter().flatten();
+        links.any(|held| held.id == link && held.decoder.data_left() > 0)
+    }
+
     fn receive(&mut self, link: LinkId, bytes: &mut [u8], now: Instant) -> Arrived {
         self.on_bytes(link, bytes, now)
     }

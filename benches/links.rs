@@ -53,6 +53,8 @@ mod tls;
 
 /// Of snet's sessions.
 const HISTORY: usize = 4 << 20;
+/// What that leaves for each socket buffer at most.
+const SOCKET_BUFFER: u32 = (HISTORY / 4 - (32 << 10)) as u32;
 /// Beyond its time a measurement that has not ended by then has failed.
 const HUNG: Duration = Duration::from_secs(60);
 
@@ -88,6 +90,7 @@ fn subjects() -> Vec<(&'static str, Subject)> {
         (TCP, Kind::Tcp),
         (TLS, Kind::Tls),
         ("TCP beside a timer", Kind::TcpBesideTimer),
+        ("TCP, snet's buffers", Kind::TcpBounded(SOCKET_BUFFER)),
         ("quinn", Kind::Quic),
         ("native, none", native(Security::none())),
         ("native, AES-GCM", noise(Suite::AesGcm)),

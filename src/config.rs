@@ -150,7 +150,7 @@ impl Config {
     /// shrink again, and what is little used of their memory is given back, after one interval of [`keepalive`](Self::keepalive)
     /// in which they were not needed. At least the window, and at most 2 GiB.
     ///
-    /// What growth allows peers to send stays within half of the [memory budget](Self::memory_budget).
+    /// What growth allows peers to send stays within three eighths of the [memory budget](Self::memory_budget).
     #[must_use]
     pub fn max_window(mut self, bytes: usize) -> Self {
         self.max_window = Some(bytes);

@@ -52,17 +52,22 @@ pub(crate) fn poll_write<L: AsyncWrite + Unpin + ?Sized, const N: usize>(
 ) -> Poll<io::Result<usize>> {
     let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
     let first = filled.next().copied().unwrap_or_default();
-    let total = pieces.iter().map(|piece| piece.len()).sum();
-    let (offered, result) = if total > first.len() && total <= FEW {
-        let mut scratch = [const { MaybeUninit::uninit() }; FEW];
-        let mut together = ReadBuf::uninit(&mut scratch);
-        pieces.iter().for_each(|piece| together.put_slice(piece));
-        (total, Pin::new(link).poll_write(cx, together.filled()))
-    } else if total > first.len() && link.is_write_vectored() {
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let vectored = link.is_write_vectored();
+    let (offered, result) = if first.len() == total || first.len() >= FEW && !vectored {
+        (first.len(), Pin::new(link).poll_write(cx, first))
+    } else if total > FEW && vectored {
         let slices = pieces.map(io::IoSlice::new);
         (total, Pin::new(link).poll_write_vectored(cx, &slices))
     } else {
-        (first.len(), Pin::new(link).poll_write(cx, first))
+        // As much as there is room for: some links want to be offered again what they were offered before, and no less.
+        let mut scratch = [const { MaybeUninit::uninit() }; FEW];
+        let mut together = ReadBuf::uninit(&mut scratch);
+        for piece in pieces {
+            together.put_slice(&piece[..piece.len().min(together.remaining())]);
+        }
+        let together = together.filled();
+        (together.len(), Pin::new(link).poll_write(cx, together))
     };
     result.map(|result| match result? {
         0 => Err(io::ErrorKind::WriteZero.into()),

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    io,
     net::{Ipv4Addr, SocketAddr},
     sync::LazyLock,
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 use quinn::Endpoint;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 use unbroken::{BoxError, Config, Listener, NoiseLink, Security, Suite};
@@ -46,6 +47,8 @@ pub(crate) enum Kind {
     /// TCP in a program that also waits for a time, as a session does for its keepalive: a runtime that does has the kernel set a timer
     /// each time it waits.
     TcpBesideTimer,
+    /// TCP whose socket buffers are bounded to so many bytes, as read back: a set size keeps the kernel from making them larger.
+    TcpBounded(u32),
     /// tokio-rustls over TCP.
     Tls,
     /// One bidirectional stream of a quinn connection over UDP.
@@ -65,6 +68,11 @@ impl Kind {
         Ok(match self {
             Self::Tcp => End::new(dial(to).await?, ()),
             Self::TcpBesideTimer => End::new(dial(to).await?, timer()),
+            Self::TcpBounded(bytes) => {
+                let tcp = bounded(*bytes)?.connect(to).await?;
+                tcp.set_nodelay(true)?;
+                End::new(tcp, ())
+            }
             Self::Tls => {
                 let tls = SETUP.tls.0.connect(tls::server_name(), dial(to).await?);
                 End::new(tls.await?, ())
@@ -92,6 +100,14 @@ fn timer() -> JoinSet<()> {
     tasks
 }
 
+/// A socket with such buffers. Linux reads back twice what is set.
+fn bounded(bytes: u32) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(bytes / 2)?;
+    socket.set_recv_buffer_size(bytes / 2)?;
+    Ok(socket)
+}
+
 async fn dial(to: SocketAddr) -> Result<TcpStream, BoxError> {
     let tcp = TcpStream::connect(to).await?;
     tcp.set_nodelay(true)?;
@@ -112,6 +128,11 @@ impl Port {
             Kind::Quic => Self::Quic(Endpoint::server(SETUP.quic.1.clone(), LOCALHOST.into())?),
             Kind::Session(config) => {
                 Self::Session(Listener::bind(LOCALHOST, (**config).clone()).await?)
+            }
+            Kind::TcpBounded(bytes) => {
+                let socket = bounded(*bytes)?;
+                socket.bind(LOCALHOST.into())?;
+                Self::Tcp(socket.listen(1)?, kind.clone())
             }
             other => Self::Tcp(TcpListener::bind(LOCALHOST).await?, other.clone()),
         })

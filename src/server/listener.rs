@@ -218,10 +218,13 @@ async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc:
     // Dropped with this task, and with it every handshake in progress.
     let mut handshakes = JoinSet::new();
     let mut burst = 0;
+    // Whether there were no more file descriptors for the last.
+    let mut short = false;
     loop {
         match listener.accept().await {
             Ok((link, peer)) => {
                 handshakes.spawn(accept_link(link, peer, acceptor.clone(), outgoing.clone()));
+                short = false;
                 burst += 1;
                 if burst == BURST {
                     burst = 0;
@@ -238,7 +241,10 @@ async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc:
                 return;
             }
             Err(error) if is_shortage_of_files(&error) && acceptor.make_room(GRACE) => {
-                tracing::debug!(%error, "a handshake makes room for the next connection");
+                if !short {
+                    tracing::warn!(%error, "handshakes that are silent make room for connections");
+                }
+                short = true;
                 // As soon as it has: it is one of them.
                 let _ = timeout(RETRY, handshakes.join_next()).await;
             }

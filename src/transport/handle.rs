@@ -46,7 +46,8 @@ impl Handle {
         self.shared.peer_identity()
     }
 
-    /// What the link is doing now.
+    /// What the link is doing now. Like [`stats`](Self::stats) not to be asked from within the link itself, or from what `tracing` or
+    /// `metrics` call.
     pub fn state(&self) -> LinkState {
         self.shared.state()
     }

@@ -180,7 +180,8 @@ impl SessionIo {
             attempt: 0,
             seen: LinkState::Connected,
             keeper_comes: None,
-            keeper_called: false,
+            // It comes once by itself when it begins.
+            keeper_called: true,
             carried: 0,
             idle: false,
         };

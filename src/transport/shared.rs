@@ -189,6 +189,8 @@ impl Shared {
     }
 
     fn carry_out(&self, fx: Effects) {
+        // Last, and even if code of others panics before: everybody else counts on its coming.
+        let _keeper = fx.wake_keeper.then(|| KeeperCall(&self.keeper));
         // First: a client asks for its resume only when the old link is closed.
         drop(fx.old_links);
         if fx.publish {
@@ -199,9 +201,6 @@ impl Shared {
         }
         if fx.wake_writer {
             self.write.wake_application();
-        }
-        if fx.wake_keeper {
-            self.keeper.wake();
         }
         for (waiting, result) in fx.migrated {
             // Whoever asked may have stopped waiting.
@@ -311,6 +310,15 @@ impl Shared {
 
     pub(crate) fn close(&self, reason: CloseReason) {
         self.with(|io, fx| io.close(reason, fx));
+    }
+}
+
+/// Wakes the keeper when it is dropped.
+struct KeeperCall<'a>(&'a KeeperWaker);
+
+impl Drop for KeeperCall<'_> {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }
 

@@ -172,7 +172,7 @@ async fn windows_shrink_and_give_memory_back_when_they_are_not_needed() {
     assert!(handle.stats().credit <= WINDOW as u64);
 }
 
-/// What the windows of all sessions grow by fits into half of the budget.
+/// What the windows of all sessions grow by fits into three eighths of the budget, and no session takes all of it.
 #[tokio::test(start_paused = true)]
 async fn windows_grow_as_far_as_the_budget_goes() {
     let memory = MemoryBudget::new(4 * MOST);
@@ -192,8 +192,8 @@ async fn windows_grow_as_far_as_the_budget_goes() {
         .await;
         granted += handle.stats().credit - WINDOW as u64;
     }
-    assert!(granted <= 2 * MOST as u64, "{granted}");
-    assert!(granted >= MOST as u64, "{granted}");
+    assert!(granted <= MOST as u64 * 3 / 2, "{granted}");
+    assert!(granted >= MOST as u64 / 2, "{granted}");
     // Nobody reads. All of it is used, and the budget is not exceeded by more than it says.
     for (client, _) in &mut sessions {
         let mut left = client.handle().stats().credit as usize;

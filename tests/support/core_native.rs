@@ -74,7 +74,7 @@ impl Protocol for Native {
 pub(crate) fn settings(window: usize, resume_window: Duration) -> Settings {
     Settings {
         window,
-        max_window: window,
+        max_window: 4 * window,
         resume_window,
         linger: Duration::from_secs(60),
         ping_after: Duration::from_secs(15),

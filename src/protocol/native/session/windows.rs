@@ -10,6 +10,8 @@ use crate::protocol::{native::link::Link, session::Session};
 
 /// In how many of the shortest round trips a whole window has to be used up for it to grow.
 const SHORT: u32 = 2;
+/// The longest round trip that is believed: a peer makes it as long as it likes, and is not to have its window grow for slow reading.
+const LONGEST: Duration = Duration::from_secs(1);
 /// How many round trips have to be measured on a link before one is believed: the first answer may have waited for the peer's
 /// application.
 const MEASURED: u32 = 2;
@@ -89,7 +91,7 @@ impl NativeSession {
     pub(super) fn widen(&mut self, link: &mut Link, now: Instant) {
         let consumed = self.streams.receive.consumed();
         let windows = &mut self.windows;
-        if consumed - windows.from < windows.receive as u64 {
+        if consumed.saturating_sub(windows.from) < windows.receive as u64 {
             return;
         }
         let took = now.saturating_duration_since(windows.since);
@@ -98,11 +100,11 @@ impl NativeSession {
         let Some(shortest) = link.round_trips.shortest else {
             return;
         };
-        if took >= shortest * SHORT {
+        if took >= shortest.min(LONGEST) * SHORT {
             return;
         }
         if link.round_trips.count < MEASURED {
-            link.ping_due = true;
+            link.ping_due |= link.ponged;
             return;
         }
         windows.limited = now;
@@ -126,6 +128,10 @@ impl NativeSession {
 
     /// How much of what the peer may send is beyond the window it is always allowed.
     pub(super) fn promised_to_peer(&self) -> usize {
+        if self.life.closed().is_some() || self.life.is_dropped() || self.peer_fin.is_some() {
+            // Nothing more comes, or what does is not kept.
+            return 0;
+        }
         let ahead = self.own_limit() - self.streams.receive.consumed();
         usize::try_from(ahead)
             .unwrap_or(usize::MAX)

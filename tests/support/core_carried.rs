@@ -47,11 +47,11 @@ struct Held {
 }
 
 impl Carried {
-    pub(crate) fn new(session: NativeSession, window: usize, direct: bool) -> Self {
+    pub(crate) fn new(session: NativeSession, direct: bool) -> Self {
         Self {
             role: session.role(),
+            window: session.max_window(),
             session,
-            window,
             direct,
             links: Vec::new(),
             at_hand: VecDeque::new(),

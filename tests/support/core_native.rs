@@ -277,7 +277,6 @@ impl End for NativeClient {
             Machine::Open(open) => {
                 open.receive(bytes).expect("the server is right");
                 if let Some(opened) = open.opened() {
-                    let window = settings.window;
                     let binding = self.shield.for_client([0; 32]).binding();
                     let identity = Identity {
                         id: opened.id,
@@ -288,7 +287,7 @@ impl End for NativeClient {
                     };
                     let session = NativeSession::new(Role::Client, identity, settings, now);
                     self.sealed.put(link, records!(open));
-                    self.carried = Some(Carried::new(session, window, direct));
+                    self.carried = Some(Carried::new(session, direct));
                     return;
                 }
                 open.rejected()

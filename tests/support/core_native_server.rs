@@ -287,7 +287,7 @@ impl NativeServer {
             session
                 .attach(attempt, confirmed, now)
                 .expect("nothing was sent or attached before");
-            let mut carried = Carried::new(session, self.settings.window, self.direct);
+            let mut carried = Carried::new(session, self.direct);
             carried.put(link, attempt.into(), now);
             let runs = true;
             self.sessions.insert(id, Entry { carried, runs });

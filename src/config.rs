@@ -144,7 +144,7 @@ impl Config {
 
     /// How far the [window](Self::window) grows, in bytes. Default: 8 MiB, or the window where only that is set.
     ///
-    /// The window for receiving doubles each time the application takes a whole one of it within two round trips, for then it may be
+    /// The window for receiving doubles each time the application takes a whole one of it within four round trips, for then it may be
     /// what holds the transfer up; and the end that sends keeps as much as it may have under way, as long as the link takes it. So a transfer over a path of
     /// 100 milliseconds comes to fill what TCP itself can: some megabytes under the usual limits of its buffers. Windows that have grown
     /// shrink again, and what is little used of their memory is given back, after one interval of [`keepalive`](Self::keepalive)

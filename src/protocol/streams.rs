@@ -2,6 +2,10 @@
 
 use super::{receive::ReceiveBuffer, replay::ReplayBuffer};
 
+/// How many bytes wait for a link that takes no more, at most: enough for it to be handed many at a time, and few enough to be in the
+/// processor's cache still. More would make nothing faster, and hide from a writer how far its bytes have come.
+pub(super) const UNSENT: usize = 256 * 1024;
+
 /// The bytes this end may have to send again, and those its application has not read, with how far the links have come.
 ///
 /// A link has two cursors: the offset of the next byte it is to be handed, and of the next that it will give. Either may lie below what

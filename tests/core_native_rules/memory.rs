@@ -141,13 +141,21 @@ fn nobody_waits_for_memory_when_an_end_is_done() {
     }
 }
 
+/// Writes all of it, as the link takes it.
+fn write_and_hand(script: &mut Scripted, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let written = script.session.write(bytes);
+        bytes = &bytes[written..];
+        while !script.hand(usize::MAX).is_empty() {}
+    }
+}
+
 #[test]
 fn a_session_that_makes_do_keeps_no_memory_it_does_not_need() {
     const LARGE: usize = 1 << 20;
     for role in BOTH {
         let mut script = Scripted::attached_with(role, settings(LARGE), LARGE as u64);
-        script.session.write(&bytes(0, LARGE));
-        while !script.hand(usize::MAX).is_empty() {}
+        write_and_hand(&mut script, &bytes(0, LARGE));
         for come in 0..16 {
             let data = bytes(come << 16, 1 << 16);
             let frame = [wire(&[Frame::Data { len: data.len() }]), data].concat();
@@ -168,8 +176,7 @@ fn a_session_that_makes_do_keeps_no_memory_it_does_not_need() {
         assert_eq!(script.session.allocated(), 0);
         // With the whole window again, what was used is kept for the next bytes until nothing happens for a while.
         script.session.set_window(LARGE, script.now);
-        script.session.write(&bytes(LARGE, LARGE));
-        while !script.hand(usize::MAX).is_empty() {}
+        write_and_hand(&mut script, &bytes(LARGE, LARGE));
         script.say(ack(2 * LARGE as u64, 2 * LARGE as u64));
         assert_eq!(script.session.allocated(), LARGE);
         // Or memory becomes short.

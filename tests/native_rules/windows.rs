@@ -126,7 +126,7 @@ async fn a_window_does_not_grow_for_a_slow_reader() {
         for some in bytes.chunks(WINDOW / 4) {
             expect(&mut server, some).await;
             read.set(read.get() + some.len());
-            sleep(TRIP).await;
+            sleep(2 * TRIP).await;
         }
     };
     tokio::join!(sending, reading);

@@ -33,6 +33,8 @@ const PAYLOAD: &[u8] = b"Zq7#Wv9!Kx3?Jy5&Qp8*Gz2^Hk6@Vb4%Xm1~Fd0";
 
 /// Of a secret, so many bytes in a row are too many.
 const PIECE: usize = 4;
+/// How many characters of a secret's text.
+const LETTERS: usize = 8;
 
 /// What must not be told.
 #[derive(Default)]
@@ -73,13 +75,16 @@ fn forms(secret: &[u8]) -> Vec<String> {
         forms.push(list(&|byte| format!("{byte:x}")).join(","));
         forms.push(list(&|byte| format!("0x{byte:02x}")).join(","));
         forms.push(list(&|byte| format!("{byte}")).join(","));
+    }
+    // As text: more of it, as four letters of a key are part of some word now and then.
+    for piece in secret.windows(PIECE).chain(secret.windows(LETTERS)) {
         let escaped = piece.escape_ascii().to_string().replace('\\', "");
         let escaped = escaped
             .split_whitespace()
             .collect::<String>()
             .to_lowercase();
         // Of fewer characters something else may consist by chance.
-        forms.extend((escaped.len() >= PIECE).then_some(escaped));
+        forms.extend((escaped.len() >= LETTERS).then_some(escaped));
     }
     if let Ok(number) = <[u8; 8]>::try_from(secret) {
         forms.push(u64::from_le_bytes(number).to_string());

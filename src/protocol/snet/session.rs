@@ -7,7 +7,7 @@ use crate::{
     error::{CloseReason, ResumeError},
     protocol::{
         session::{Arrived, Life, LinkId, Phase, Role, Session, Stats, is_due},
-        streams::Streams,
+        streams::{Streams, UNSENT},
     },
 };
 
@@ -218,7 +218,14 @@ impl Session for SnetSession {
         let held = usize::try_from(self.unacknowledged()).unwrap_or(usize::MAX);
         let offsets = u64::MAX - self.streams.replay.end();
         let offsets = usize::try_from(offsets).unwrap_or(usize::MAX);
-        self.settings.history.saturating_sub(held).min(offsets)
+        let room = self.settings.history.saturating_sub(held).min(offsets);
+        match self.phase() {
+            Phase::Attached => {
+                let backlog = usize::try_from(self.backlog()).unwrap_or(usize::MAX);
+                room.min(UNSENT.saturating_sub(backlog))
+            }
+            _ => room,
+        }
     }
 
     fn is_exhausted(&self) -> bool {

@@ -76,8 +76,7 @@ impl NativeSession {
 
     pub(super) fn compose_on(&mut self, link: &mut Link, now: Instant) {
         let mut head = Head::default();
-        self.widen(link, now);
-        let own = self.receipt();
+        let mut own = self.receipt();
         let payload = self.sendable(link).min(MAX_DATA as u64) as usize;
         let fin = payload == 0 && self.is_fin_next(link);
         match link.stated {
@@ -99,6 +98,8 @@ impl NativeSession {
             Some(stated) if stated != own => {
                 let along = payload > 0 || fin || self.reset.is_some();
                 if along || self.is_receipt_due(stated, now) {
+                    self.widen(link, now);
+                    own = self.receipt();
                     put(
                         &mut head,
                         Frame::Ack {

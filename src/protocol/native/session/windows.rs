@@ -6,10 +6,11 @@
 use std::time::{Duration, Instant};
 
 use super::NativeSession;
-use crate::protocol::{native::link::Link, session::Session};
+use crate::protocol::{native::link::Link, session::Session, streams::UNSENT};
 
-/// In how many of the shortest round trips a whole window has to be used up for it to grow.
-const SHORT: u32 = 2;
+/// In how many of the shortest round trips a whole window has to be used up for it to grow. One would do on a path that loses nothing; where
+/// it does, the losses of each window take another to mend, or two.
+const SHORT: u32 = 4;
 /// The longest round trip that is believed: a peer makes it as long as it likes, and is not to have its window grow for slow reading.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How many round trips have to be measured on a link before one is believed: the first answer may have waited for the peer's
@@ -58,18 +59,22 @@ impl NativeSession {
         let offsets = usize::try_from(offsets).unwrap_or(usize::MAX);
         let window = self.settings.window.min(self.windows.bound);
         // What the link has not been handed makes no transfer faster: more than a window of it is not taken.
-        let unsent = match &self.link {
+        let (unsent, most_unsent) = match &self.link {
             // The FIN is past the end.
             Some(link) => {
-                usize::try_from(replay.end().saturating_sub(link.next)).unwrap_or(usize::MAX)
+                let unsent = replay.end().saturating_sub(link.next);
+                (
+                    usize::try_from(unsent).unwrap_or(usize::MAX),
+                    window.min(UNSENT),
+                )
             }
-            None => replay.len(),
+            None => (replay.len(), window),
         };
         let under_way = self.limit.saturating_sub(self.acknowledged);
         let under_way = usize::try_from(under_way).unwrap_or(usize::MAX);
         let most = under_way.min(self.windows.bound).max(window);
         most.saturating_sub(replay.len())
-            .min(window.saturating_sub(unsent))
+            .min(most_unsent.saturating_sub(unsent))
             .min(offsets)
     }
 

@@ -15,15 +15,10 @@ use std::{
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
-use self::memory::Memory;
+use self::{memory::Memory, resuming::Queue};
 use super::{
-    any_session::AnySession,
-    effects::{Effects, Migration},
-    link::AnyLink,
-    log,
-    memory::MemoryBudget,
-    metrics::Recorder,
-    state::LinkState,
+    any_session::AnySession, effects::Effects, link::AnyLink, log, memory::MemoryBudget,
+    metrics::Recorder, state::LinkState,
 };
 use crate::{
     error::{CloseReason, Error},
@@ -62,30 +57,6 @@ fn links<'a>(
     newest: &'a mut Option<Attached>,
 ) -> impl Iterator<Item = &'a mut Attached> {
     previous.as_deref_mut().into_iter().chain(newest)
-}
-
-/// Those that wait for a migration.
-#[derive(Default)]
-#[expect(
-    clippy::box_collection,
-    reason = "of most sessions nobody does, and then it takes one word, not three"
-)]
-struct Queue(Option<Box<Vec<Migration>>>);
-
-impl Queue {
-    fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn extend(&mut self, waiting: Vec<Migration>) {
-        if !waiting.is_empty() {
-            self.0.get_or_insert_default().extend(waiting);
-        }
-    }
-
-    fn take(&mut self) -> Vec<Migration> {
-        self.0.take().map(|waiting| *waiting).unwrap_or_default()
-    }
 }
 
 /// The wakers every link is polled with, one a direction.

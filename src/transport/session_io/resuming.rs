@@ -108,6 +108,30 @@ impl SessionIo {
     }
 }
 
+/// Those that wait for a migration.
+#[derive(Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "of most sessions nobody does, and then it takes one word, not three"
+)]
+pub(super) struct Queue(Option<Box<Vec<Migration>>>);
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn extend(&mut self, waiting: Vec<Migration>) {
+        if !waiting.is_empty() {
+            self.0.get_or_insert_default().extend(waiting);
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Migration> {
+        self.0.take().map(|waiting| *waiting).unwrap_or_default()
+    }
+}
+
 /// The first is told the error itself, the others what it says.
 fn tell(waiting: Vec<Migration>, error: Error, fx: &mut Effects) {
     let text = error.to_string();

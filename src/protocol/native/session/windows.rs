@@ -58,7 +58,7 @@ impl NativeSession {
         let offsets = u64::MAX - 1 - replay.end();
         let offsets = usize::try_from(offsets).unwrap_or(usize::MAX);
         let window = self.settings.window.min(self.windows.bound);
-        // What the link has not been handed makes no transfer faster: more than a window of it is not taken.
+        // What waits for a link makes nothing faster; without one a window does.
         let (unsent, most_unsent) = match &self.link {
             // The FIN is past the end.
             Some(link) => {

@@ -28,7 +28,7 @@ const FRAME: std::ops::RangeInclusive<usize> = native::MAX_DATA..=native::MAX_FR
 /// A plain builder: it is checked where it is used, with an [error](crate::Error::Config) that names the setting.
 ///
 /// ```
-/// use std::{sync::Arc, time::Duration};
+/// use std::time::Duration;
 /// use unbroken::Config;
 ///
 /// let config = Config::new().resume_window(Duration::from_secs(60));
@@ -145,8 +145,8 @@ impl Config {
     /// How far the [window](Self::window) grows, in bytes. Default: 8 MiB, or the window where only that is set.
     ///
     /// The window for receiving doubles each time the application takes a whole one of it within four round trips, for then it may be
-    /// what holds the transfer up; and the end that sends keeps as much as it may have under way, as long as the link takes it. So a transfer over a path of
-    /// 100 milliseconds comes to fill what TCP itself can: some megabytes under the usual limits of its buffers. Windows that have grown
+    /// what holds the transfer up; and the end that sends keeps as much as it may have under way, as long as the link takes it. So a
+    /// transfer over a path of 100 milliseconds comes to fill what TCP itself can: some megabytes under the usual limits of its buffers. Windows that have grown
     /// shrink again, and what is little used of their memory is given back, after one interval of [`keepalive`](Self::keepalive)
     /// in which they were not needed. At least the window, and at most 2 GiB.
     ///
@@ -356,8 +356,10 @@ impl Config {
             );
         }
         let (window, max_window) = self.windows();
+        if self.max_window.is_some() {
+            check_buffer("max_window", max_window)?;
+        }
         check_buffer("window", window)?;
-        check_buffer("max_window", max_window)?;
         if max_window < window {
             return wrong(
                 "max_window",
@@ -533,6 +535,11 @@ mod tests {
         assert_eq!(refused(config()), None);
         assert_eq!(refused(Config::new()), None);
         assert_eq!(refused(Config::new().window(63)), Some("window"));
+        assert_eq!(refused(Config::new().max_window(63)), Some("max_window"));
+        assert_eq!(
+            refused(Config::new().window(1000).max_window(999)),
+            Some("max_window")
+        );
         assert_eq!(
             refused(Config::new().keepalive(second, second)),
             Some("keepalive")

@@ -117,8 +117,8 @@ pub trait Session: Send {
     fn max_window(&self) -> usize;
     /// How much the peer may send beyond a [window](Self::window) of what the application has taken.
     fn promised(&self) -> usize;
-    /// It is to keep at most `bytes` of each direction from now on: 1 at least, and no more than its [`max_window`](Self::max_window). What the peer
-    /// was allowed to send it may still send, and what is held is kept for as long as it is needed. While it is less than the
+    /// It is to keep at most `bytes` of each direction from now on: 1 at least, and no more than its
+    /// [`max_window`](Self::max_window). What the peer was allowed to send it may still send, and what is held is kept for as long as it is needed. While it is less than the
     /// [window](Self::window), memory is given back as soon as it is no longer needed. snet, where the peer relies on the history, does nothing.
     ///
     /// Returns whether anybody may go on who waited for that: a writer, or the peer, to whom the session may [owe](Self::owes) word of it.

@@ -10,7 +10,7 @@ use unbroken::{Config, MemoryBudget, ResumableTransport};
 
 use super::{
     memory_link::Fault,
-    memory_net::{Net, exchange, expect, native, pattern, send, until},
+    memory_net::{Net, exchange, expect, expect_end, native, pattern, send, until, within},
 };
 
 /// One way. A round trip is twice as long.
@@ -207,4 +207,42 @@ async fn windows_grow_as_far_as_the_budget_goes() {
     sleep(10 * TRIP).await;
     let windows = sessions.len() * (WINDOW + (16 << 10));
     assert!(memory.used() <= memory.bytes() + windows);
+}
+
+/// Whether the peer has ended its stream, or the session is over and only a handle is left of it.
+#[tokio::test(start_paused = true)]
+async fn what_can_no_longer_be_sent_is_promised_to_nobody() {
+    for ends in [false, true] {
+        // So little that one session that has grown leaves the next no room.
+        let memory = MemoryBudget::new(4 * MOST);
+        let config = growing().memory_budget(memory.clone());
+        let mut net = Net::slow(&config, WIDE, DELAY);
+        let mut kept = Vec::new();
+        let mut reached = Vec::new();
+        for _ in 0..3 {
+            let (mut client, mut server) = net.open(&growing()).await;
+            let went = transfer(&net, &mut client, &mut server, 0).await;
+            reached.push(went.ahead);
+            let handle = server.handle();
+            within("the end", client.shutdown())
+                .await
+                .expect("it arrives");
+            expect_end(&mut server).await;
+            if ends {
+                within("the end", server.shutdown())
+                    .await
+                    .expect("it arrives");
+                drop((client, server));
+                kept.push((handle, None));
+            } else {
+                kept.push((handle, Some((client, server))));
+            }
+            // What it kept of it is given back.
+            sleep(4 * PING_AFTER).await;
+        }
+        assert!(
+            reached.iter().all(|ahead| *ahead == reached[0]),
+            "{ends}: {reached:?}"
+        );
+    }
 }

@@ -7,13 +7,14 @@ use tokio::{
     sync::Notify,
     time::{Instant, timeout},
 };
-use unbroken::{CloseReason, Config, Error, LinkState, Snet};
+use tower::ServiceExt;
+use unbroken::{CloseReason, Config, Connector, Error, LinkState, Snet};
 
 use super::{
     memory_link::{Client, Fault, Server},
     memory_net::{
-        Dial, Net, ROOMY, closed, exchange, expect, expect_nothing, pattern, plain, plain_history,
-        resumed, send, stream, until, within,
+        Dial, Net, REPLY, ROOMY, closed, exchange, expect, expect_nothing, pattern, plain,
+        plain_history, resumed, send, stream, until, within,
     },
     raw_peer,
 };
@@ -350,5 +351,18 @@ async fn a_replay_goes_out_as_it_did_the_first_time() {
     // The keystreams go on where they were.
     exchange(&mut client, &mut server).await;
     net.cut_and_resume(&client, &server).await;
+    exchange(&mut client, &mut server).await;
+}
+
+/// The application may ask for bytes before anything else has happened to its session.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_first_link_is_lost_can_be_read_at_once() {
+    let mut net = Net::new(&plain(), ROOMY);
+    net.plan([Dial::CutAt(Server, REPLY)]);
+    let connector = Connector::new(net.dialer(), plain());
+    let mut client = connector.oneshot(()).await.expect("it is named");
+    let early = timeout(Duration::from_secs(1), client.read(&mut [0])).await;
+    assert!(early.is_err(), "nothing was sent");
+    let mut server = within("the session", net.session()).await;
     exchange(&mut client, &mut server).await;
 }

@@ -105,6 +105,8 @@
 //! | `noise` | yes | [`Security`] other than `none`, keys, [`NoiseLink`] |
 //! | `aws-lc-rs` | no | AWS-LC's ciphers for Noise in place of ring's: faster where the processor has AVX-512, and a C library to build |
 //! | `hyper` | no | `hyper::rt::{Read, Write}` and hyper-util's `Connection` for `ResumableTransport` |
+//! | `tonic` | no | tonic's `Connected` for `ResumableTransport`, and `hyper` with it |
+//! | `axum` | no | axum's `Listener` for ours, `PeerAddr` and [`Handle`] as its `ConnectInfo` |
 //! | `metrics` | no | counters, gauges and histograms for the recorder of the `metrics` facade; the module `metrics` lists them |
 //!
 //! Without any, the [`protocol`] core remains, which needs no tokio.
@@ -120,6 +122,8 @@ mod client;
 )]
 mod config;
 mod error;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod guide;
 #[cfg(feature = "transport")]
 mod integrations;
 #[cfg(feature = "transport")]
@@ -153,6 +157,9 @@ pub use error::{
     BoxError, CloseReason, ConfigError, Error, HandshakeError, Limit, ProtocolError, Refusal,
     RejectCode, ResumeError, reset,
 };
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use integrations::PeerAddr;
 #[cfg(feature = "transport")]
 #[cfg_attr(docsrs, doc(cfg(feature = "transport")))]
 pub use protocol::Stats;

@@ -59,8 +59,9 @@ impl Write for ResumableTransport {
 
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
 impl Connection for ResumableTransport {
-    /// A direct connection to the origin. hyper opens another session when this one is over.
+    /// A direct connection to the origin. hyper opens another session when this one is over. The session's [`Handle`](crate::Handle) is among the
+    /// extensions of each response.
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.handle())
     }
 }

@@ -1,0 +1,66 @@
+//! How to run on a [`ResumableTransport`](crate::ResumableTransport) what others have built: a chapter each.
+//!
+//! | chapter | what |
+//! |---|---|
+//! | `hyper` | HTTP/1 and HTTP/2 clients and servers, upgrades |
+//! | `tonic` | gRPC channels and servers |
+//! | `axum` | HTTP servers, server-sent events, WebSockets |
+//! | [`codecs`] | tokio-util's `Framed`, split halves, `copy_bidirectional` |
+//! | [`tower`] | what goes below and above a [`Connector`](crate::Connector) |
+//! | [`tls`] | rustls below each link, and through the session end to end |
+//! | [`clients`] | tokio-tungstenite, tokio-postgres, redis, OpenSSH |
+//!
+//! The first three are there with the features of their names. Each example of this guide is a program in the repository,
+//! `cargo run --example NAME`, which cuts its own links as it goes.
+//!
+//! # What holds for all of them
+//!
+//! **When the link breaks**, what runs on the session is not told. Reads wait, writes go on until the session holds a window of them, and
+//! both go on as if nothing had happened once the client has resumed on a new link: within a millisecond on a network that is there, or whenever it is
+//! there again. No request is sent twice, none is answered twice, and none is lost, so there is nothing to retry and nothing that has
+//! to be idempotent on that account.
+//!
+//! **When the session dies**, every read and write on it is an error, and with it whatever was in flight. That is so when the resume
+//! window has passed without a link ([`Config::resume_window`](crate::Config::resume_window), 5 minutes), when the server has been
+//! restarted or has ended the session, or when either end gives it up. The [`Error`](crate::Error) is inside the [`std::io::Error`], as a rule some
+//! sources down in the framework's own error. Whether the server had done what a request in flight asked for is then as
+//! unknown as with a TCP connection that is lost: retry what may be done twice, on a new session.
+//!
+//! **Opening a session** is not resumed: until there is one, a failed link is a failed [`connect`](crate::connect), which is for a
+//! retry above it to mend.
+//!
+//! **Timeouts above the session** are the one thing to look after. Whatever closes a connection that says nothing for 20 seconds, from above, ends
+//! a session that would have been back after 30. The session has its own pings and knows a dead link from a silent peer, so keepalives
+//! of the protocol above have no work left; where they are wanted for another reason, they have to be more patient than
+//! the resume window. Deadlines of single requests are another matter: they say how long an answer is worth waiting for, and work as ever.
+
+#[cfg(all(feature = "client", feature = "axum"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+#[doc = include_str!("axum.md")]
+pub mod axum {}
+
+#[cfg(all(feature = "client", feature = "server"))]
+#[doc = include_str!("clients.md")]
+pub mod clients {}
+
+#[cfg(all(feature = "client", feature = "server"))]
+#[doc = include_str!("codecs.md")]
+pub mod codecs {}
+
+#[cfg(all(feature = "client", feature = "server", feature = "hyper"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
+#[doc = include_str!("hyper.md")]
+pub mod hyper {}
+
+#[cfg(all(feature = "client", feature = "server"))]
+#[doc = include_str!("tls.md")]
+pub mod tls {}
+
+#[cfg(all(feature = "client", feature = "server", feature = "tonic"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+#[doc = include_str!("tonic.md")]
+pub mod tonic {}
+
+#[cfg(all(feature = "client", feature = "server"))]
+#[doc = include_str!("tower.md")]
+pub mod tower {}

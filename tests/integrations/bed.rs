@@ -1,0 +1,232 @@
+//! A listener behind a proxy that cuts its links, and clients that reach it.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Uri;
+use tokio::time::{sleep, timeout};
+use tower::{Service, ServiceExt};
+use unbroken::{
+    Config, Connector, Handle, Listener, ResumableTransport, Security, Snet, TcpConnector,
+};
+
+use crate::cutting_proxy::{BUFFERING, CuttingProxy, Faults, SEND_OVERSHOOT};
+
+/// N: bytes of what was sent that each end keeps, over snet.
+const HISTORY: usize = 1 << 20;
+
+/// Most bytes in each of SO_SNDBUF and SO_RCVBUF of both ends, over snet.
+const SOCKET_BUFFER: usize = 64 << 10;
+
+// What a cut can lose in one direction: the sender's send buffer with its overshoot, the proxy, the receiver's receive buffer.
+const _: () = assert!(2 * SOCKET_BUFFER + SEND_OVERSHOOT + BUFFERING <= HISTORY / 2);
+
+/// After which time a test counts as hung.
+const HUNG: Duration = Duration::from_secs(60);
+
+/// Until there is a session, a link that is cut is the caller's to dial again, after this time.
+const FIRST_REDIAL: Duration = Duration::from_millis(5);
+
+/// After how long without a byte a link is replaced.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// What the sessions speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// snet with RC4.
+    Snet,
+    /// native in the clear.
+    Native,
+    /// native under Noise.
+    #[cfg(feature = "noise")]
+    Noise,
+}
+
+impl Spoken {
+    /// Whether a shutdown reaches the peer as the end of the stream.
+    pub(crate) fn tells_the_end(self) -> bool {
+        self != Self::Snet
+    }
+
+    /// Both ends' part in it, impatient as tests are.
+    pub(crate) fn config(self) -> Config {
+        let config = match self {
+            Self::Snet => Config::new().snet(
+                Snet::rc4()
+                    .history(HISTORY)
+                    .socket_buffer(SOCKET_BUFFER)
+                    .silence(SILENCE),
+            ),
+            Self::Native => Config::new()
+                .security(Security::none())
+                .keepalive(SILENCE / 2, SILENCE),
+            #[cfg(feature = "noise")]
+            Self::Noise => Config::new().keepalive(SILENCE / 2, SILENCE),
+        };
+        config
+            .retry(Duration::from_millis(2), Duration::from_millis(50))
+            .handshake_timeout(Duration::from_secs(2))
+    }
+}
+
+/// Makes tests of functions that take what is [`Spoken`], over each.
+macro_rules! over_each {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            use crate::bed::Spoken;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_snet() {
+                crate::bed::within(super::$name(Spoken::Snet)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_native() {
+                crate::bed::within(super::$name(Spoken::Native)).await;
+            }
+
+            #[cfg(feature = "noise")]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn over_noise() {
+                crate::bed::within(super::$name(Spoken::Noise)).await;
+            }
+        }
+    )*};
+}
+pub(crate) use over_each;
+
+/// A hang fails.
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
+    let done = timeout(HUNG, work).await;
+    done.unwrap_or_else(|_| panic!("not done after {HUNG:?}"))
+}
+
+/// The seed of the faults, which is printed; `UNBROKEN_SEED` sets it.
+fn seed() -> u64 {
+    let seed = match std::env::var("UNBROKEN_SEED") {
+        Ok(seed) => seed.parse().expect("UNBROKEN_SEED is a u64"),
+        Err(_) => rand::random(),
+    };
+    println!("UNBROKEN_SEED={seed}");
+    seed
+}
+
+/// A proxy that cuts, in front of a server, and the sessions that were opened through it.
+pub(crate) struct Bed {
+    pub(crate) proxy: CuttingProxy,
+    pub(crate) spoken: Spoken,
+    opened: Arc<Mutex<Vec<Handle>>>,
+}
+
+impl Bed {
+    /// A listener, behind a proxy that cuts each link after about so many bytes in a direction, or after 100 ms in the mean.
+    pub(crate) async fn start(spoken: Spoken, cut_bytes: u64) -> (Self, Listener) {
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0), spoken.config()).await;
+        let listener = listener.expect("a free port");
+        let addr = listener.local_addr().expect("its address");
+        (Self::before(addr, spoken, cut_bytes).await, listener)
+    }
+
+    /// Such a proxy before a server of another kind.
+    pub(crate) async fn before(server: SocketAddr, spoken: Spoken, cut_bytes: u64) -> Self {
+        let faults = Faults {
+            cut_bytes: Some(cut_bytes),
+            outage: 0.03,
+            outage_for: Duration::from_millis(100),
+            ..Faults::harsh(seed(), Duration::from_millis(100))
+        };
+        Self {
+            proxy: CuttingProxy::start(server, faults).await.expect("a proxy"),
+            spoken,
+            opened: Arc::default(),
+        }
+    }
+
+    /// Where clients connect to.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.proxy.addr()
+    }
+
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        let uri = format!("http://{}{path}", self.addr());
+        uri.parse().expect("a URI")
+    }
+
+    /// Opens sessions over TCP, patiently.
+    pub(crate) fn connector(&self) -> Patient<Connector<TcpConnector>> {
+        self.patient(Connector::new(TcpConnector::new(), self.spoken.config()))
+    }
+
+    /// Tries until a session is open, and remembers it.
+    pub(crate) fn patient<C>(&self, inner: C) -> Patient<C> {
+        Patient {
+            inner,
+            opened: self.opened.clone(),
+        }
+    }
+
+    /// A session.
+    pub(crate) async fn connect(&self) -> ResumableTransport {
+        let Ok(transport) = self.connector().oneshot(self.addr()).await;
+        transport
+    }
+
+    /// The client's ends of those that were opened, in that order.
+    pub(crate) fn sessions(&self) -> Vec<Handle> {
+        self.opened.lock().expect("no panic").clone()
+    }
+
+    /// The links have been cut, and the sessions resumed, so many times or more.
+    pub(crate) fn assert_cut(&self, times: u64) {
+        let sessions = self.sessions();
+        let resumes: u64 = sessions.iter().map(|end| end.stats().resumes).sum();
+        let stats = self.proxy.stats();
+        println!("{} sessions, {resumes} resumes, {stats:?}", sessions.len());
+        let breaks = stats.cut + stats.silenced;
+        assert!(breaks >= times, "{breaks} cuts");
+        assert!(resumes >= times, "{resumes} resumes");
+    }
+}
+
+/// A connector that tries until a session is open, for a session that has not been opened cannot be resumed.
+#[derive(Clone)]
+pub(crate) struct Patient<C> {
+    inner: C,
+    opened: Arc<Mutex<Vec<Handle>>>,
+}
+
+impl<C, T> Service<T> for Patient<C>
+where
+    C: Service<T, Response = ResumableTransport> + Clone + Send + 'static,
+    C::Future: Send,
+    C::Error: Send,
+    T: Clone + Send + 'static,
+{
+    type Response = ResumableTransport;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<ResumableTransport, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: T) -> Self::Future {
+        let Self { inner, opened } = self.clone();
+        Box::pin(async move {
+            loop {
+                if let Ok(transport) = inner.clone().oneshot(target.clone()).await {
+                    opened.lock().expect("no panic").push(transport.handle());
+                    return Ok(transport);
+                }
+                sleep(FIRST_REDIAL).await;
+            }
+        })
+    }
+}

@@ -8,7 +8,8 @@
 //! | [`codecs`] | tokio-util's `Framed`, split halves, `copy_bidirectional` |
 //! | [`tower`] | what goes below and above a [`Connector`](crate::Connector) |
 //! | [`tls`] | rustls below each link, and through the session end to end |
-//! | [`clients`] | tokio-tungstenite, tokio-postgres, redis, OpenSSH |
+//! | [`websocket`] | tokio-tungstenite, at both ends |
+//! | [`clients`] | clients of servers that know nothing of sessions: tokio-postgres, redis, OpenSSH |
 //!
 //! The first three are there with the features of their names. Each example of this guide is a program in the repository,
 //! `cargo run --example NAME`, which cuts its own links as it goes.
@@ -64,3 +65,7 @@ pub mod tonic {}
 #[cfg(all(feature = "client", feature = "server"))]
 #[doc = include_str!("tower.md")]
 pub mod tower {}
+
+#[cfg(all(feature = "client", feature = "server"))]
+#[doc = include_str!("websocket.md")]
+pub mod websocket {}

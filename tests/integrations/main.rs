@@ -21,4 +21,5 @@ mod redis;
 mod tls;
 #[cfg(feature = "tonic")]
 mod tonic;
+mod tower;
 mod websocket;

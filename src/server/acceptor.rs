@@ -1,6 +1,14 @@
 //! Handshakes on links of any kind.
 
-use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, ready},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -106,7 +114,8 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.accept_link(Box::new(link), None).await
+        let link: BoxLink = Box::new(link);
+        self.accept_link(ready(Ok(link)), None).await
     }
 
     /// [`accept`](Self::accept) for a link whose peer's address is known: what the limits per address of the [`Config`] count by, and
@@ -114,7 +123,7 @@ impl Acceptor {
     ///
     /// For links that are accepted here and then wrapped, in TLS for one. Behind a proxy, give the address of the client if the proxy tells
     /// it and can be trusted to, not the proxy's own. What came before, such as a TLS handshake, no limit of this acceptor bounds, nor does
-    /// its [handshake timeout](Config::handshake_timeout).
+    /// its [handshake timeout](Config::handshake_timeout): [`Listener::bind_with`](crate::Listener::bind_with) bounds both.
     ///
     /// ```no_run
     /// use unbroken::{Accepted, Acceptor, Config};
@@ -149,12 +158,15 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.accept_link(Box::new(link), Some(peer_addr)).await
+        let link: BoxLink = Box::new(link);
+        self.accept_link(ready(Ok(link)), Some(peer_addr)).await
     }
 
-    async fn accept_link(
+    /// [`accept_from`](Self::accept_from) for a link that is still being made: its making is part of the handshake, which limits and
+    /// deadline bound.
+    pub(super) async fn accept_link(
         &self,
-        link: BoxLink,
+        link: impl Future<Output = io::Result<BoxLink>> + Send,
         peer_addr: Option<SocketAddr>,
     ) -> Result<Accepted, Error> {
         let inner = self.inner.as_ref().map_err(Clone::clone)?;
@@ -214,7 +226,7 @@ impl fmt::Debug for Acceptor {
 }
 
 /// A link's handshake has come to nothing.
-pub(super) fn refused(error: &Error, peer: Option<SocketAddr>) {
+fn refused(error: &Error, peer: Option<SocketAddr>) {
     tracing::debug!(peer = peer.map(tracing::field::display), error = %Chain(error), "a handshake came to nothing");
     handshake_refused(error);
 }
@@ -223,17 +235,21 @@ impl Inner {
     /// The handshake, by its deadline.
     async fn accept(
         &self,
-        link: BoxLink,
+        link: impl Future<Output = io::Result<BoxLink>> + Send,
         place: &Place,
         peer_addr: Option<SocketAddr>,
     ) -> Result<Accepted, Error> {
-        let arriving = Arriving {
-            link: link.into(),
-            place,
-            peer_addr,
-        };
         let deadline = Instant::now() + self.host.config.handshake_timeout;
-        let failed = match timeout_at(deadline, self.handshake(arriving)).await {
+        let handshake = async {
+            let link = link.await.map_err(Error::Link)?.into();
+            let arriving = Arriving {
+                link,
+                place,
+                peer_addr,
+            };
+            self.handshake(arriving).await
+        };
+        let failed = match timeout_at(deadline, handshake).await {
             Ok(Ok(accepted)) => return Ok(accepted),
             Ok(Err(failed)) => failed,
             Err(_) => return Err(Error::HandshakeTimeout),

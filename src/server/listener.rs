@@ -1,9 +1,12 @@
 //! Sessions from a TCP port.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::{Future, ready},
+    io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,17 +14,18 @@ use std::{
 use futures_core::Stream;
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
     sync::mpsc,
     task::{JoinHandle, JoinSet, yield_now},
     time::{sleep, timeout},
 };
 
-use super::{Accepted, Acceptor, Sessions, acceptor::refused};
+use super::{Accepted, Acceptor, Sessions};
 use crate::{
     config::{Config, Valid},
     error::{Error, reset},
-    transport::{ResumableTransport, socket, unless},
+    transport::{BoxLink, ResumableTransport, socket, unless},
 };
 
 /// How many connections the system keeps until they are accepted; it has a bound of its own (`somaxconn` on Linux, 4,096). Beyond, a
@@ -77,19 +81,52 @@ impl Listener {
     /// [`Error::Config`] inside if the configuration cannot be used, otherwise the last address's error; `InvalidInput` also if
     /// the system cannot keep its socket buffers within what the [history](crate::Snet::history) allows.
     pub async fn bind<A: ToSocketAddrs>(addr: A, config: Config) -> io::Result<Self> {
+        Self::bind_with(addr, config, |stream| ready(Ok(stream))).await
+    }
+
+    /// [`bind`](Self::bind), where `wrap` makes a link of each TCP connection that is accepted: by a TLS handshake, for one.
+    ///
+    /// That runs beside the others', within the [handshake timeout](Config::handshake_timeout) and the limits on handshakes. When it fails,
+    /// its error is traced as that of the link.
+    ///
+    /// ```no_run
+    /// use unbroken::{Config, Listener, Security};
+    ///
+    /// # async fn example(tls: tokio_rustls::TlsAcceptor) -> std::io::Result<()> {
+    /// let config = Config::new().security(Security::none()); // for TLS is below
+    /// let listener = Listener::bind_with("0.0.0.0:7000", config, move |stream| tls.accept(stream)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As with [`bind`](Self::bind).
+    pub async fn bind_with<A, W, F, L>(addr: A, config: Config, wrap: W) -> io::Result<Self>
+    where
+        A: ToSocketAddrs,
+        W: Fn(TcpStream) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<L>> + Send + 'static,
+        L: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let acceptor = Acceptor::new(config);
         let config = acceptor.config().map_err(Error::Config)?;
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
         for addr in lookup_host(addr).await? {
             match listen(addr, config) {
-                Ok(listener) => return Ok(Self::start(listener, acceptor)?),
+                Ok(listener) => return Ok(Self::start(listener, acceptor, wrap)?),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn start(listener: TcpListener, acceptor: Acceptor) -> Result<Self, Error> {
+    fn start<W, F, L>(listener: TcpListener, acceptor: Acceptor, wrap: W) -> Result<Self, Error>
+    where
+        W: Fn(TcpStream) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<L>> + Send + 'static,
+        L: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let local_addr = listener.local_addr().map_err(Error::Link)?;
         let (outgoing, incoming) = mpsc::channel(WAITING);
         let sessions = acceptor.sessions()?;
@@ -100,7 +137,8 @@ impl Listener {
             local_addr,
             sessions,
             accepting: tokio::spawn(async move {
-                unless(shut_down, accept_links(listener, acceptor, outgoing)).await;
+                let accepting = accept_links(listener, acceptor, Arc::new(wrap), outgoing);
+                unless(shut_down, accepting).await;
             }),
         })
     }
@@ -214,7 +252,16 @@ fn listen(addr: SocketAddr, config: &Valid) -> io::Result<TcpListener> {
 }
 
 /// Accepts links for as long as the socket lives; each has its handshake in a task of its own.
-async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc::Sender<Incoming>) {
+async fn accept_links<W, F, L>(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    wrap: Arc<W>,
+    outgoing: mpsc::Sender<Incoming>,
+) where
+    W: Fn(TcpStream) -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<L>> + Send + 'static,
+    L: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     // Dropped with this task, and with it every handshake in progress.
     let mut handshakes = JoinSet::new();
     let mut burst = 0;
@@ -223,7 +270,8 @@ async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc:
     loop {
         match listener.accept().await {
             Ok((link, peer)) => {
-                handshakes.spawn(accept_link(link, peer, acceptor.clone(), outgoing.clone()));
+                let (wrap, acceptor) = (wrap.clone(), acceptor.clone());
+                handshakes.spawn(accept_link(link, peer, wrap, acceptor, outgoing.clone()));
                 short = false;
                 burst += 1;
                 if burst == BURST {
@@ -258,22 +306,25 @@ async fn accept_links(listener: TcpListener, acceptor: Acceptor, outgoing: mpsc:
     }
 }
 
-async fn accept_link(
-    link: TcpStream,
+async fn accept_link<W, F, L>(
+    stream: TcpStream,
     peer: SocketAddr,
+    wrap: Arc<W>,
     acceptor: Acceptor,
     outgoing: mpsc::Sender<Incoming>,
-) {
-    let options = SockRef::from(&link);
-    let prepared = socket::set_nodelay(&options, true)
-        .and_then(|()| socket::set_keepalive(&options, Some(KEEPALIVE)));
-    let accepted = match prepared {
-        Ok(()) => acceptor.accept_from(link, peer).await,
-        Err(error) => {
-            refused(&Error::Link(error), Some(peer));
-            return;
-        }
+) where
+    W: Fn(TcpStream) -> F + Send + Sync,
+    F: Future<Output = io::Result<L>> + Send,
+    L: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let link = async {
+        prepare(&stream)?;
+        let link: BoxLink = Box::new(wrap(stream).await?);
+        Ok(link)
     };
+    // Pinned here, for what is moved into another future takes its room twice.
+    let link = pin!(link);
+    let accepted = acceptor.accept_link(link, Some(peer)).await;
     // Whatever else came of it has been said.
     if let Ok(Accepted::New(transport)) = accepted {
         let handle = transport.handle();
@@ -282,6 +333,12 @@ async fn accept_link(
             handle.close(reset::SHUTTING_DOWN);
         }
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    let options = SockRef::from(stream);
+    socket::set_nodelay(&options, true)?;
+    socket::set_keepalive(&options, Some(KEEPALIVE))
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {

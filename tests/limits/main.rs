@@ -23,6 +23,7 @@ mod handshakes;
 mod identities;
 mod resumes;
 mod sessions;
+mod wrapped;
 
 use memory_net::{Net, Protocol, within};
 use tower::ServiceExt;

@@ -1,8 +1,8 @@
 //! Byte-stream connections that survive.
 //!
 //! A [`ResumableTransport`] is `AsyncRead + AsyncWrite`. Under it the network connection, the *link*, may break and be replaced any number
-//! of times, and no byte is lost, duplicated or reordered: or reading and writing say why the session is over. hyper, tokio-util's
-//! codecs and whatever else takes a byte stream run on it without knowing.
+//! of times, and no byte is lost, duplicated or reordered: or reading and writing say why the session is over. hyper, tonic, axum,
+//! tokio-util's codecs and whatever else takes a byte stream run on it without knowing: the [`guide`] has a chapter for each.
 //!
 //! ```no_run
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +38,7 @@
 //! # What to use
 //!
 //! - A client over TCP: [`connect`]. Over anything that a Tower service dials: [`Connector`] or [`ResumableLayer`].
-//! - A server on a TCP port: [`Listener`]. For links of any kind, after a TLS handshake say: [`Acceptor`].
+//! - A server on a TCP port: [`Listener`], with TLS below too. For links of any kind: [`Acceptor`].
 //! - To watch and steer: [`ResumableTransport::handle`].
 //! - To carry sessions over something else: [`protocol`], which does no I/O.
 //!
@@ -188,7 +188,8 @@ pub use transport::{Handle, LinkState, MemoryBudget, ResumableTransport, Session
     feature = "client",
     feature = "server",
     feature = "noise",
-    feature = "hyper"
+    feature = "axum",
+    feature = "tonic"
 ))]
 #[doc = include_str!("../README.md")]
 struct Readme;

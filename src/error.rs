@@ -15,7 +15,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What can go wrong with a session, its links or the opening of either.
 ///
 /// Reading and writing a transport return it inside an [`io::Error`], with a kind chosen for each variant; it is found again with
-/// `get_ref` and `downcast_ref`:
+/// `get_ref` and `downcast_ref`, or from further out by [`find`](Self::find):
 ///
 /// ```
 /// fn is_gap(error: &std::io::Error) -> bool {
@@ -83,6 +83,38 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of this crate among `error` and its sources, [`io::Error`]s looked into: in what hyper, a codec or another client makes
+    /// of one, for example.
+    ///
+    /// ```
+    /// use std::io;
+    /// use unbroken::{CloseReason, Error};
+    ///
+    /// let lost = io::Error::from(Error::Closed(CloseReason::Expired));
+    /// let failed = io::Error::other(lost);
+    /// assert!(matches!(Error::find(&failed), Some(Error::Closed(CloseReason::Expired))));
+    /// ```
+    ///
+    /// It is not found where a library keeps no source: h2 has only the text and the kind of an I/O error.
+    /// [`Handle::state`](crate::Handle::state) says it there.
+    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            // An I/O error's source is that of the error inside it.
+            let inside = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            next = match inside {
+                Some(inside) => Some(inside),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
     fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Config(_) | Self::Target { .. } => io::ErrorKind::InvalidInput,

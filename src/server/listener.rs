@@ -51,7 +51,7 @@ const WAITING: usize = 64;
 /// to it inside, whether or not anybody accepts. Failed handshakes are traced, not returned.
 ///
 /// Dropping it closes the port. The sessions that were accepted go on, on the links they have, but can be resumed no more; the others are
-/// reset.
+/// reset. To have the port stay until they have ended, [`shutdown`](Self::shutdown) instead, or call [`Sessions::shutdown`] before.
 ///
 /// ```no_run
 /// use unbroken::{Config, Listener};
@@ -223,7 +223,10 @@ impl Stream for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.close_waiting();
-        self.accepting.abort();
+        // Otherwise it ends with the last session.
+        if !self.sessions.is_shutting_down() {
+            self.accepting.abort();
+        }
     }
 }
 

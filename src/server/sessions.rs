@@ -99,8 +99,11 @@ impl Sessions {
         session.inspect(|session| session.reset(code)).is_some()
     }
 
-    /// Refuses new sessions from now on and lets the others go on, resumes included, until all have ended; those that have not when
-    /// `deadline` has passed are reset with [`SHUTTING_DOWN`](reset::SHUTTING_DOWN). Returns how many that were.
+    /// Refuses new sessions from the call on, and lets the others go on, resumes included, until all have ended; those that have not when
+    /// `deadline` has passed are reset with [`SHUTTING_DOWN`](reset::SHUTTING_DOWN). The future is done then, with how many that were.
+    ///
+    /// A [`Listener`](crate::Listener) that is dropped meanwhile, as axum does in its own graceful shutdown, keeps its port open for their
+    /// resumes until they have ended.
     ///
     /// After the deadline it may take another [handshake timeout](crate::Config::handshake_timeout) until the peers have been told, where they
     /// are slow to take it. Clients that ask for a new session meanwhile are told that the server is
@@ -109,9 +112,13 @@ impl Sessions {
     /// # Cancel safety
     ///
     /// Dropping the future stops the waiting and the resets; new sessions are refused all the same.
-    pub async fn shutdown(&self, deadline: Duration) -> usize {
+    pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = usize> + Send + use<> {
         self.registry.drain();
         tracing::info!(sessions = self.count(), ?deadline, "shutting down");
+        self.clone().reset_late(deadline)
+    }
+
+    async fn reset_late(self, deadline: Duration) -> usize {
         if timeout(deadline, self.registry.drained()).await.is_ok() {
             tracing::info!(reset = 0, "shut down");
             return 0;

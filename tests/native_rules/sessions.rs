@@ -399,6 +399,42 @@ async fn a_listener_that_is_shut_down_closes_what_nobody_has_accepted() {
 }
 
 #[tokio::test]
+async fn a_listener_dropped_while_it_is_shut_down_goes_on_taking_resumes() {
+    let mut listener = bind().await;
+    let addr = listener.local_addr().expect("its address");
+    let all = listener.sessions();
+    let (mut client, mut server) = session(&mut listener).await;
+    // It begins with the call.
+    let shutdown = all.shutdown(Duration::from_secs(60));
+    drop(listener);
+    let refused = connect(addr, native()).await.expect_err("no new session");
+    assert!(
+        matches!(
+            refused,
+            Error::Rejected {
+                reason: RejectCode::ShuttingDown,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    for _ in 0..3 {
+        within("moving", client.handle().migrate())
+            .await
+            .expect("it moves");
+        exchange(&mut client, &mut server).await;
+    }
+    drop((client, server));
+    assert_eq!(within("the shutdown", shutdown).await, 0);
+    within("the port's end", async {
+        while TcpStream::connect(addr).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_dropped_listener_leaves_its_sessions_their_links() {
     let mut listener = bind().await;
     let addr = listener.local_addr().expect("its address");

@@ -50,8 +50,8 @@ const WAITING: usize = 64;
 /// New sessions come out of [`accept`](Self::accept), or of the listener as a `Stream` of transports; links that resume a session go
 /// to it inside, whether or not anybody accepts. Failed handshakes are traced, not returned.
 ///
-/// Dropping it closes the port. The sessions that were accepted go on, on the links they have, but can be resumed no more; the others are
-/// reset. To have the port stay until they have ended, [`shutdown`](Self::shutdown) instead, or call [`Sessions::shutdown`] before.
+/// Dropping it refuses new sessions. Those that were accepted go on and can be resumed: the port closes when the last of them is over.
+/// [`Sessions::shutdown`] bounds how long that may take. Those that nobody has accepted are reset.
 ///
 /// ```no_run
 /// use unbroken::{Config, Listener};
@@ -187,7 +187,9 @@ impl Listener {
     /// Sessions that nobody has accepted are reset at once.
     pub async fn shutdown(mut self, deadline: Duration) -> usize {
         self.close_waiting();
-        self.sessions.shutdown(deadline).await
+        let late = self.sessions.shutdown(deadline).await;
+        self.accepting.abort();
+        late
     }
 
     /// Resets the sessions that nobody has accepted, and lets no more come.
@@ -223,10 +225,9 @@ impl Stream for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.close_waiting();
-        // Otherwise it ends with the last session.
-        if !self.sessions.is_shutting_down() {
-            self.accepting.abort();
-        }
+        // Frameworks drop it when they begin to stop, while what is in flight still needs its session: accepting ends by itself once there
+        // is none.
+        self.sessions.refuse_new();
     }
 }
 

@@ -102,9 +102,6 @@ impl Sessions {
     /// Refuses new sessions from the call on, and lets the others go on, resumes included, until all have ended; those that have not when
     /// `deadline` has passed are reset with [`SHUTTING_DOWN`](reset::SHUTTING_DOWN). The future is done then, with how many that were.
     ///
-    /// A [`Listener`](crate::Listener) that is dropped meanwhile, as axum does in its own graceful shutdown, keeps its port open for their
-    /// resumes until they have ended.
-    ///
     /// After the deadline it may take another [handshake timeout](crate::Config::handshake_timeout) until the peers have been told, where they
     /// are slow to take it. Clients that ask for a new session meanwhile are told that the server is
     /// [shutting down](crate::RejectCode::ShuttingDown); to those that speak snet, the link is just closed.
@@ -113,7 +110,7 @@ impl Sessions {
     ///
     /// Dropping the future stops the waiting and the resets; new sessions are refused all the same.
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = usize> + Send + use<> {
-        self.registry.drain();
+        self.refuse_new();
         tracing::info!(sessions = self.count(), ?deadline, "shutting down");
         self.clone().reset_late(deadline)
     }
@@ -131,6 +128,11 @@ impl Sessions {
         let _ = timeout(self.patience, self.registry.drained()).await;
         tracing::info!(reset = late.len(), "shut down");
         late.len()
+    }
+
+    /// Refuses new sessions from now on.
+    pub(super) fn refuse_new(&self) {
+        self.registry.drain();
     }
 
     /// Whether new sessions are refused.

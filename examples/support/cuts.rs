@@ -38,6 +38,8 @@ pub async fn before(server: SocketAddr, life: Duration) -> io::Result<(SocketAdd
             let counter = counter.clone();
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(server).await?;
+                client.set_nodelay(true)?;
+                server.set_nodelay(true)?;
                 let carrying = copy_bidirectional(&mut client, &mut server);
                 if timeout(life, carrying).await.is_err() {
                     counter.0.fetch_add(1, Relaxed);

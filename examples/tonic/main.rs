@@ -24,18 +24,15 @@ const NUMBERS: u64 = 20_000;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut listener = Listener::bind("127.0.0.1:0", Config::new()).await?;
+    let listener = Listener::bind("127.0.0.1:0", Config::new()).await?;
     let (addr, cuts) = cuts::before(listener.local_addr()?, Duration::from_millis(20)).await?;
 
     let (shut_down, asked) = tokio::sync::oneshot::channel();
     let server = tokio::spawn(async move {
         Server::builder()
-            .serve_with_incoming_shutdown(
-                service_fn(numbers::serve),
-                // Lent: while the last calls end, their session still resumes through it.
-                &mut listener,
-                async { asked.await.unwrap_or(()) },
-            )
+            .serve_with_incoming_shutdown(service_fn(numbers::serve), listener, async {
+                asked.await.unwrap_or(())
+            })
             .await
     });
 

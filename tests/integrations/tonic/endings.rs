@@ -15,9 +15,6 @@ use super::{
 };
 use crate::bed::{Bed, Spoken, over_each};
 
-/// A deadline that does not come.
-const NEVER: Duration = Duration::from_secs(600);
-
 over_each!(
     calls_fail_with_a_session_that_is_closed_and_the_next_opens_another,
     calls_fail_with_a_session_that_expires_and_the_next_opens_another,
@@ -159,19 +156,14 @@ async fn a_connection_that_has_come_of_age_ends_with_its_last_call(spoken: Spoke
 }
 
 async fn a_server_that_is_shut_down_ends_what_it_is_at_though_links_are_cut(spoken: Spoken) {
-    let (bed, mut listener) = Bed::start(spoken, 1 << 10).await;
-    let sessions = listener.sessions();
+    let (bed, listener) = Bed::start(spoken, 1 << 10).await;
     let (shut_down, asked) = oneshot::channel();
+    // tonic drops the listener when it is asked.
     let serving = tokio::spawn(async move {
-        let asked = async move {
-            asked.await.expect("a test");
-            tokio::spawn(async move { sessions.shutdown(NEVER).await });
-        };
+        let asked = async move { asked.await.expect("a test") };
         let service = service_fn(numbers::serve);
-        // Lent, for the sessions resume through it until they have ended.
-        let incoming = &mut listener;
         let server = Server::builder();
-        let served = server.serve_with_incoming_shutdown(service, incoming, asked);
+        let served = server.serve_with_incoming_shutdown(service, listener, asked);
         served.await
     });
     let mut client = Numbers::new(channel(&bed).await);

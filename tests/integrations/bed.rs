@@ -23,7 +23,7 @@ use crate::cutting_proxy::{BUFFERING, CuttingProxy, Faults, SEND_OVERSHOOT};
 const HISTORY: usize = 1 << 20;
 
 /// Most bytes in each of SO_SNDBUF and SO_RCVBUF of both ends, over snet.
-const SOCKET_BUFFER: usize = 64 << 10;
+pub(crate) const SOCKET_BUFFER: usize = 64 << 10;
 
 // What a cut can lose in one direction: the sender's send buffer with its overshoot, the proxy, the receiver's receive buffer.
 const _: () = assert!(2 * SOCKET_BUFFER + SEND_OVERSHOOT + BUFFERING <= HISTORY / 2);
@@ -36,6 +36,9 @@ const FIRST_REDIAL: Duration = Duration::from_millis(5);
 
 /// After how long without a byte a link is replaced.
 const SILENCE: Duration = Duration::from_millis(500);
+
+/// How often a counter that nothing announces is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(1);
 
 /// What the sessions speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,31 +79,41 @@ impl Spoken {
     }
 }
 
-/// Makes tests of functions that take what is [`Spoken`], over each.
+/// A test of a function that takes what is [`Spoken`].
+macro_rules! test_over {
+    ($test:ident, $name:ident, $spoken:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            crate::bed::within(super::$name(crate::bed::Spoken::$spoken)).await;
+        }
+    };
+}
+pub(crate) use test_over;
+
+/// Makes tests of such functions, over each.
 macro_rules! over_each {
     ($($name:ident),* $(,)?) => {$(
         mod $name {
-            use crate::bed::Spoken;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn over_snet() {
-                crate::bed::within(super::$name(Spoken::Snet)).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn over_native() {
-                crate::bed::within(super::$name(Spoken::Native)).await;
-            }
-
+            crate::bed::test_over!(over_snet, $name, Snet);
+            crate::bed::test_over!(over_native, $name, Native);
             #[cfg(feature = "noise")]
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn over_noise() {
-                crate::bed::within(super::$name(Spoken::Noise)).await;
-            }
+            crate::bed::test_over!(over_noise, $name, Noise);
         }
     )*};
 }
 pub(crate) use over_each;
+
+/// The same without snet, which has no end of a stream.
+macro_rules! over_native {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            crate::bed::test_over!(over_native, $name, Native);
+            #[cfg(feature = "noise")]
+            crate::bed::test_over!(over_noise, $name, Noise);
+        }
+    )*};
+}
+pub(crate) use over_native;
 
 /// A hang fails.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -142,6 +155,25 @@ impl Bed {
             outage_for: Duration::from_millis(100),
             ..Faults::harsh(seed(), Duration::from_millis(100))
         };
+        Self::with(server, spoken, faults).await
+    }
+
+    /// A listener, behind a slow proxy that cuts each link after 10 ms in the mean, in which it carries 40 KiB each way: for streams
+    /// that go one way for long, while a cut may be due after so many bytes in the other.
+    pub(crate) async fn paced(spoken: Spoken) -> (Self, Listener) {
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0), spoken.config()).await;
+        let listener = listener.expect("a free port");
+        let addr = listener.local_addr().expect("its address");
+        let faults = Faults {
+            rate: Some(4 << 20),
+            silent: 0.01,
+            outage: 0.0,
+            ..Faults::harsh(seed(), Duration::from_millis(10))
+        };
+        (Self::with(addr, spoken, faults).await, listener)
+    }
+
+    async fn with(server: SocketAddr, spoken: Spoken, faults: Faults) -> Self {
         Self {
             proxy: CuttingProxy::start(server, faults).await.expect("a proxy"),
             spoken,

@@ -18,6 +18,8 @@ mod openssh;
 mod postgres;
 #[cfg(unix)]
 mod redis;
+#[cfg(unix)]
+mod servers;
 mod tls;
 #[cfg(feature = "tonic")]
 mod tonic;

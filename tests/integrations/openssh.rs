@@ -84,15 +84,22 @@ impl Keys {
         fs::write(self.file(name), content).expect("the folder takes it");
     }
 
+    /// What both ends have to say.
+    fn logs(&self) -> String {
+        let logs = ["ssh.log", "sshd.log"].map(|log| fs::read_to_string(self.file(log)));
+        format!("{logs:#?}")
+    }
+
     /// A server for one connection, and that.
     fn serve(&self) -> io::Result<(Child, UnixStream)> {
         let (near, far) = UnixStream::pair()?;
         let child = Command::new(&self.sshd)
-            .arg("-ief")
+            .arg("-if")
             .arg(self.file("sshd_config"))
+            .arg("-E")
+            .arg(self.file("sshd.log"))
             .stdin(OwnedFd::from(far.try_clone()?))
             .stdout(OwnedFd::from(far))
-            .stderr(Stdio::null())
             .spawn()?;
         Ok((child, near))
     }
@@ -102,6 +109,7 @@ impl Keys {
         let mut client = tokio::process::Command::new(&self.ssh);
         client.args(["-F", "none", "-T", "-p", &port.to_string()]);
         client.arg("-i").arg(self.file("user"));
+        client.arg("-E").arg(self.file("ssh.log"));
         let known = self.file("known_hosts");
         for option in [
             "BatchMode=yes",
@@ -174,10 +182,10 @@ async fn a_command_gets_its_input_to_the_end_and_gives_its_output_and_status(spo
     );
     written.expect("the command reads");
     read.expect("the command writes");
+    let status = client.wait().await.expect("it ends");
+    assert_eq!(status.code(), Some(7), "{}", keys.logs());
     assert!(output == input, "{} bytes came back", output.len());
     assert!(fs::read(copy).expect("a file") == input);
-    let status = client.wait().await.expect("it ends");
-    assert_eq!(status.code(), Some(7));
     bed.assert_cut(8);
 
     if spoken.tells_the_end() {
@@ -199,13 +207,14 @@ async fn a_session_that_dies_ends_the_client_with_its_own_status(spoken: Spoken)
     let mut client = keys.client(port, "echo up; cat").spawn().expect("ssh runs");
     let mut output = client.stdout.take().expect("a pipe");
     let mut line = [0; 3];
-    output.read_exact(&mut line).await.expect("a line");
+    let read = output.read_exact(&mut line).await;
+    assert!(read.is_ok(), "{read:?} {}", keys.logs());
     assert_eq!(&line, b"up\n");
 
     let id = bed.sessions()[0].id();
     assert!(sessions.close(id, 7), "it is there");
     let status = client.wait().await.expect("it ends");
-    assert_eq!(status.code(), Some(255));
+    assert_eq!(status.code(), Some(255), "{}", keys.logs());
     gateway.ended().await.expect_err("it is dead");
     let mut child = children.recv().await.expect("an sshd");
     child.wait().expect("it ends");

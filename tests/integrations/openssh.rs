@@ -170,10 +170,19 @@ async fn a_command_gets_its_input_to_the_end_and_gives_its_output_and_status(spo
     let mut client = keys.client(port, &command).spawn().expect("ssh runs");
     let mut to_command = client.stdin.take().expect("a pipe");
     let mut from_command = client.stdout.take().expect("a pipe");
+    // A part of it piece by piece, so that both directions are needed all the time.
     let mut output = Vec::new();
+    let (pieces, rest) = input.split_at(192 << 10);
+    for piece in pieces.chunks(8 << 10) {
+        to_command.write_all(piece).await.expect("it reads");
+        let from = output.len();
+        output.resize(from + piece.len(), 0);
+        let read = from_command.read_exact(&mut output[from..]).await;
+        assert!(read.is_ok(), "{read:?} {}", keys.logs());
+    }
     let (written, read) = tokio::join!(
         async {
-            to_command.write_all(&input).await?;
+            to_command.write_all(rest).await?;
             // Its end is what `tee` waits for.
             drop(to_command);
             io::Result::Ok(())

@@ -228,12 +228,12 @@ async fn statements_are_executed_once_and_in_order(spoken: Spoken) {
     let inserted: Vec<i32> = inserted.iter().map(|row| row.get(0)).collect();
     assert_eq!(inserted, Vec::from_iter(0..1_000));
 
-    bed.assert_cut(10);
+    bed.assert_cut(5);
     end(client, connection, &name, &server, (&bed, gateway)).await;
 }
 
 async fn notifications_come_complete_and_in_order(spoken: Spoken) {
-    const NOTIFICATIONS: u32 = 250;
+    const NOTIFICATIONS: u32 = 200;
     let Some(server) = server() else { return };
     let (bed, gateway) = bed(&server, spoken, 2 << 10).await;
     let channel = format!("numbers_{spoken:?}");

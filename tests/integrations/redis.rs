@@ -71,7 +71,7 @@ async fn pipelines_are_answered_whole_and_in_order(spoken: Spoken) {
     let got: Vec<u8> = connection.get("value").await.expect("a value");
     assert!(got == value, "another value came back");
 
-    bed.assert_cut(10);
+    bed.assert_cut(5);
     drop(connection);
     driver.await.expect("no panic");
     if spoken.tells_the_end() {
@@ -82,7 +82,7 @@ async fn pipelines_are_answered_whole_and_in_order(spoken: Spoken) {
 async fn pops_and_messages_come_complete_and_in_order(spoken: Spoken) {
     const NUMBERS: u32 = 300;
     let Some(server) = server() else { return };
-    let (bed, listener) = Bed::start(spoken, 1 << 10).await;
+    let (bed, listener) = Bed::start(spoken, 1_500).await;
     let _gateway = Gateway::start(listener, move || server.connect());
 
     let info = RedisConnectionInfo::default();
@@ -122,7 +122,7 @@ async fn pops_and_messages_come_complete_and_in_order(spoken: Spoken) {
         messages.await.expect("no panic"),
         Vec::from_iter(0..NUMBERS)
     );
-    bed.assert_cut(8);
+    bed.assert_cut(5);
 }
 
 async fn a_session_that_dies_is_an_error_of_the_next_command(spoken: Spoken) {

@@ -4,13 +4,16 @@ mod limit;
 mod reject;
 pub mod reset;
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 pub use limit::Limit;
 pub use reject::RejectCode;
 
 /// Any error, boxed: what services below and above speak.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error as libraries share it whose own errors can be cloned.
+type SharedError = Arc<dyn std::error::Error + Send + Sync>;
 
 /// What can go wrong with a session, its links or the opening of either.
 ///
@@ -83,8 +86,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of this crate among `error` and its sources, [`io::Error`]s looked into: in what hyper, a codec or another client makes
-    /// of one, for example.
+    /// The error of this crate among `error` and its sources, in what hyper or another library makes of one: an [`io::Error`] is looked
+    /// into, and a shared error too.
     ///
     /// ```
     /// use std::io;
@@ -103,13 +106,13 @@ impl Error {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found);
             }
-            // An I/O error's source is that of the error inside it.
-            let inside = error
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref);
-            next = match inside {
-                Some(inside) => Some(inside),
-                None => error.source(),
+            // These two name the source of the error inside them as their own.
+            next = if let Some(inside) = error.downcast_ref().and_then(io::Error::get_ref) {
+                Some(inside)
+            } else if let Some(shared) = error.downcast_ref::<SharedError>() {
+                Some(&**shared)
+            } else {
+                error.source()
             };
         }
         None

@@ -17,7 +17,7 @@ use unbroken::Listener;
 use crate::{
     bed::{Bed, Spoken, over_each},
     cutting_proxy::Close,
-    servers::{Gateway, LOOK, Server, folder, installed, reason, run, unprivileged},
+    servers::{Gateway, LOOK, Server, folder, installed, run, unprivileged},
 };
 
 over_each!(
@@ -362,7 +362,7 @@ async fn a_session_that_dies_takes_its_transaction_along(spoken: Spoken) {
     assert!(client.is_closed());
     // The client says that it is over, and what drove it says why.
     let error = connection.await.expect("no panic").expect_err("it is dead");
-    assert!(reason(&error).is_some(), "{error:?}");
+    assert!(unbroken::Error::find(&error).is_some(), "{error:?}");
     gateway.ended().await.expect_err("it is dead");
 
     server.has_logged(&[&name, "disconnection"]).await;

@@ -15,7 +15,7 @@ use unbroken::LinkState;
 use crate::{
     bed::{Bed, Spoken, over_each, within},
     cutting_proxy::Traffic,
-    servers::{Gateway, LOOK, Server, folder, installed, reason},
+    servers::{Gateway, LOOK, Server, folder, installed},
 };
 
 over_each!(
@@ -145,7 +145,7 @@ async fn a_session_that_dies_is_an_error_of_the_next_command(spoken: Spoken) {
     assert!(sessions.close(session.id(), 7), "it is there");
     // What was in flight says why.
     let error = waiting.await.expect("no panic").expect_err("it is dead");
-    assert!(reason(&error).is_some(), "{error:?}");
+    assert!(unbroken::Error::find(&error).is_some(), "{error:?}");
     driver.await.expect("no panic");
     let error = connection.incr::<_, _, u32>("count", 1).await;
     let error = error.expect_err("there is no session");
@@ -171,7 +171,7 @@ async fn an_answer_that_is_late_is_a_timeout_and_the_next_is_the_right_one() {
             .await;
         let error = late.expect_err("nothing comes through");
         assert!(error.is_timeout(), "{error:?}");
-        assert!(reason(&error).is_none(), "{error:?}");
+        assert!(unbroken::Error::find(&error).is_none(), "{error:?}");
         bed.proxy.set_traffic(Traffic::Forward);
         for number in 0..100_u32 {
             let echoed: u32 = cmd("ECHO")

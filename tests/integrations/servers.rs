@@ -2,13 +2,11 @@
 
 use std::{
     env,
-    error::Error,
     fs::{self, File},
     io::{self, Write},
     os::unix::{fs::chown, net::UnixStream as StdUnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -205,17 +203,5 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.accepting.abort();
-    }
-}
-
-/// Why a session is over, from what a client made of it.
-pub(crate) fn reason<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a unbroken::Error> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        return error.get_ref()?.downcast_ref();
-    }
-    // redis's errors hide theirs in one of these, and an `Arc` passes for what it holds in everything but its type.
-    match error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
-        Some(shared) => reason(&**shared),
-        None => reason(error.source()?),
     }
 }

@@ -137,7 +137,7 @@ async fn a_stream_that_is_shut_down_within_a_frame_is_for_the_codec_to_judge(spo
         .await;
     assert_eq!(whole, [vec![b'x'; LENGTH]]);
     let error = half.expect("no clean end").expect_err("no frame");
-    assert!(unbroken_inside(&error).is_none(), "{error:?}");
+    assert!(Error::find(&error).is_none(), "{error:?}");
 
     let (whole, half) = AndAHalf::differences()
         .decoded_by(LENGTH, Differences::default(), spoken, shut_down)
@@ -145,7 +145,7 @@ async fn a_stream_that_is_shut_down_within_a_frame_is_for_the_codec_to_judge(spo
     assert_eq!(whole.last(), Some(&Decoded::Value(LENGTH as u64)));
     let error = half.expect("no clean end").expect_err("no value");
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    assert!(unbroken_inside(&error).is_none(), "{error:?}");
+    assert!(Error::find(&error).is_none(), "{error:?}");
 
     // Here what is left is a line like any other.
     let (whole, half) = AndAHalf::lines()
@@ -181,12 +181,8 @@ async fn a_session_that_dies_within_a_frame_is_an_error_of_the_codec(spoken: Spo
     }
 }
 
-fn unbroken_inside(error: &io::Error) -> Option<&Error> {
-    error.get_ref()?.downcast_ref()
-}
-
 fn assert_died(spoken: Spoken, error: io::Error) {
-    let why = match unbroken_inside(&error) {
+    let why = match Error::find(&error) {
         Some(Error::Closed(why)) => *why,
         _ => panic!("{error:?}"),
     };

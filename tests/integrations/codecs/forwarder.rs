@@ -163,7 +163,9 @@ async fn a_forwarder_whose_session_has_died_resets_what_it_forwards(spoken: Spok
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let error = forwarded.near.await.expect("no panic");
     let error = error.expect_err("no clean end");
-    let inside = error.get_ref().and_then(|inner| inner.downcast_ref());
-    let reset = matches!(inside, Some(Error::Closed(CloseReason::Reset(7))));
+    let reset = matches!(
+        Error::find(&error),
+        Some(Error::Closed(CloseReason::Reset(7)))
+    );
     assert!(reset, "{error:?}");
 }

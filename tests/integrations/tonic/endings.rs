@@ -1,6 +1,6 @@
 //! How sessions begin and end, and the calls that are on them.
 
-use std::{error::Error, future::pending, iter::successors, time::Duration};
+use std::{future::pending, time::Duration};
 
 use futures_util::stream;
 use tokio::sync::oneshot;
@@ -83,13 +83,8 @@ async fn both_fail(bed: &Bed, mut client: Numbers, expected: CloseReason, end: i
     for status in [stream, call] {
         assert_eq!(status.code(), Code::Unknown, "{status:?}");
         // HTTP/2 keeps an error of the network in words at most.
-        assert!(session_error(&status).is_none(), "{status:?}");
+        assert!(unbroken::Error::find(&status).is_none(), "{status:?}");
     }
-}
-
-fn session_error(status: &Status) -> Option<&unbroken::Error> {
-    let mut sources = successors(status.source(), |&error| error.source());
-    sources.find_map(|error| error.downcast_ref())
 }
 
 async fn a_lazy_channel_connects_at_its_first_call(spoken: Spoken) {
@@ -120,7 +115,7 @@ async fn a_session_that_cannot_be_opened_fails_one_call(spoken: Spoken) {
         let call = client.next(Number::from(round)).await;
         for status in [&failed, &call.expect_err("no answer")] {
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-            let error = session_error(status).expect("why there is no session");
+            let error = unbroken::Error::find(status).expect("why there is no session");
             assert!(
                 matches!(error, unbroken::Error::Dial(_) | unbroken::Error::Link(_)),
                 "{error:?}"

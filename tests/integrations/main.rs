@@ -4,7 +4,7 @@
 
 #![cfg(all(feature = "client", feature = "server"))]
 
-#[cfg(feature = "axum")]
+#[cfg(all(feature = "axum", feature = "hyper"))]
 mod axum;
 mod bed;
 mod codecs;

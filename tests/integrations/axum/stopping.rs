@@ -1,19 +1,27 @@
 //! Servers that stop while requests are in flight.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
+use axum::extract::ws::WebSocketUpgrade;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
+use tokio_tungstenite::client_async;
+use unbroken::reset;
 
 use super::*;
-use crate::cutting_proxy::Close;
+use crate::{
+    cutting_proxy::Close,
+    websocket::{close, is_reset, message, talk},
+};
 
 over_each!(
     what_is_in_flight_is_answered_when_axum_stops,
     what_is_in_flight_is_answered_when_the_sessions_are_shut_down,
+    a_web_socket_outlives_axum_and_the_sessions_wait_for_it,
+    a_deadline_ends_what_would_not_end,
 );
 
 /// Parts of a body.
@@ -105,16 +113,23 @@ fn resumes(bed: &Bed) -> u64 {
     sessions.iter().map(|session| session.stats().resumes).sum()
 }
 
+/// Serves until told to stop.
+fn serve_until_stopped(
+    listener: Listener,
+    app: Router,
+) -> (oneshot::Sender<()>, JoinHandle<io::Result<()>>) {
+    let (stop, stopped) = oneshot::channel();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    (stop, tokio::spawn(async move { serving.await }))
+}
+
 async fn what_is_in_flight_is_answered_when_axum_stops(spoken: Spoken) {
     let (bed, listener) = Bed::start(spoken, 16 << 10).await;
     let server = listener.local_addr().expect("its address");
     let (allow, allowed) = watch::channel(1);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let app = app(allowed).into_make_service_with_connect_info::<Handle>();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let serving = tokio::spawn(async move { serving.await });
+    let (stop, serving) = serve_until_stopped(listener, app(allowed));
 
     let (report, mut reports) = mpsc::unbounded_channel();
     let clients = [Http::One, Http::Two].map(|http| Browser::new(&bed, http));
@@ -182,4 +197,68 @@ async fn what_is_in_flight_is_answered_when_the_sessions_are_shut_down(spoken: S
     assert!(waited.is_err(), "{waited:?}");
     closes(server).await;
     bed.assert_cut(10);
+}
+
+async fn a_web_socket_outlives_axum_and_the_sessions_wait_for_it(spoken: Spoken) {
+    let (bed, listener) = Bed::start(spoken, 4 << 10).await;
+    let sessions = listener.sessions();
+    let upgrade = async |upgrade: WebSocketUpgrade| {
+        upgrade.on_upgrade(async |socket| {
+            let (to_client, from_client) = socket.split();
+            // It ends with an error of the answer that comes too late, to the close.
+            let _ = from_client.forward(to_client).await;
+        })
+    };
+    let app = Router::new().route("/echo", get(upgrade));
+    let (stop, serving) = serve_until_stopped(listener, app);
+    let connecting = client_async("ws://localhost/echo", bed.connect().await).await;
+    let (mut socket, _) = connecting.expect("an upgrade");
+    talk(&mut socket, 50, message).await;
+    stop.send(()).expect("it is served");
+    serving.await.expect("no panic").expect("no error");
+
+    let shutdown = async { sessions.shutdown(Duration::from_secs(50)).await };
+    let mut shutdown = pin!(shutdown);
+    let waited = timeout(Duration::ZERO, &mut shutdown).await;
+    assert!(waited.is_err(), "{waited:?}");
+    talk(&mut socket, 50, message).await;
+    close(socket, spoken.tells_the_end()).await;
+    if spoken.tells_the_end() {
+        assert_eq!(shutdown.await, 0);
+    }
+    bed.assert_cut(5);
+}
+
+async fn a_deadline_ends_what_would_not_end(spoken: Spoken) {
+    let (bed, listener) = Bed::start(spoken, 16 << 10).await;
+    // A client that lost its link in the last moment would ask a closed port for its session.
+    bed.proxy.stop_faults();
+    let sessions = listener.sessions();
+    let (allow, allowed) = watch::channel(1);
+    let (stop, mut serving) = serve_until_stopped(listener, app(allowed));
+    let client = Browser::new(&bed, Http::One);
+    let mut body = client.get("/slow").await.into_body();
+    let mut taken = 0;
+    let mut take = async |parts: usize| {
+        while taken < parts * PART {
+            let frame = body.frame().await.expect("a part");
+            taken += frame.map(|frame| frame.data_ref().map_or(0, Bytes::len))?;
+        }
+        Ok::<_, hyper::Error>(())
+    };
+    take(1).await.expect("the first part");
+    stop.send(()).expect("it is served");
+    bed.proxy.cut_now(Close::Reset);
+    allow.send_replace(2);
+    take(2).await.expect("the second part");
+    let waited = timeout(Duration::from_millis(20), &mut serving).await;
+    assert!(waited.is_err(), "{waited:?}");
+
+    assert_eq!(sessions.shutdown(Duration::ZERO).await, 1);
+    serving.await.expect("no panic").expect("no error");
+    if spoken.tells_the_end() {
+        let error = take(3).await.expect_err("no third part");
+        assert!(is_reset(&error, reset::SHUTTING_DOWN, spoken), "{error:?}");
+    }
+    bed.assert_cut(1);
 }

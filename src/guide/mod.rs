@@ -35,8 +35,8 @@
 //! of the protocol above have no work left; where they are wanted for another reason, they have to be more patient than
 //! the resume window. Deadlines of single requests are another matter: they say how long an answer is worth waiting for, and work as ever.
 
-#[cfg(all(feature = "client", feature = "axum"))]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+#[cfg(all(feature = "client", feature = "axum", feature = "hyper"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "axum", feature = "hyper"))))]
 #[doc = include_str!("axum.md")]
 pub mod axum {}
 

@@ -49,31 +49,30 @@ enum Http {
     Two,
 }
 
-/// A client, and where it connects to.
-struct Browser {
+/// A client that keeps its sessions in a pool.
+struct Browser<'a> {
     client: Client<Patient<Connector<TcpConnector>>, Full<Bytes>>,
-    addr: SocketAddr,
+    bed: &'a Bed,
 }
 
-impl Browser {
-    fn new(bed: &Bed, http: Http) -> Self {
+impl<'a> Browser<'a> {
+    fn new(bed: &'a Bed, http: Http) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.http2_only(http == Http::Two);
         Self {
             client: builder.build(bed.connector()),
-            addr: bed.addr(),
+            bed,
         }
     }
 
     fn post(&self, path: &str, body: impl Into<Bytes>) -> ResponseFuture {
-        let request = Request::post(format!("http://{}{path}", self.addr));
+        let request = Request::post(self.bed.uri(path));
         let request = request.body(Full::new(body.into()));
         self.client.request(request.expect("a request"))
     }
 
     async fn get(&self, path: &str) -> http::Response<Incoming> {
-        let uri = format!("http://{}{path}", self.addr);
-        let response = self.client.get(uri.parse().expect("a URI")).await;
+        let response = self.client.get(self.bed.uri(path)).await;
         response.expect("an answer")
     }
 }

@@ -107,15 +107,25 @@ where
         + Sink<Message, Error = tungstenite::Error>
         + Unpin,
 {
+    exchange_farewells(&mut socket).await;
+    end(socket, told).await;
+}
+
+/// Closes, and takes the peer's answer.
+pub(crate) async fn exchange_farewells<S>(socket: &mut S)
+where
+    S: Stream<Item = tungstenite::Result<Message>>
+        + Sink<Message, Error = tungstenite::Error>
+        + Unpin,
+{
     let farewell = Message::Close(Some(farewell()));
     socket.send(farewell.clone()).await.expect("sends");
     let answer = socket.next().await.expect("an answer");
     assert_eq!(answer.expect("a whole one"), farewell);
-    end(socket, told).await;
 }
 
 /// Takes the end of the stream, which is none over snet, after both have closed.
-async fn end<S>(mut socket: S, told: bool)
+pub(crate) async fn end<S>(mut socket: S, told: bool)
 where
     S: Stream<Item = tungstenite::Result<Message>> + Unpin,
 {

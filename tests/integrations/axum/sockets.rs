@@ -13,7 +13,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::protocol::Ro
 use unbroken::{CloseReason, Error};
 
 use super::*;
-use crate::websocket::{self, PINGS, close, content, ping, session_error, talk};
+use crate::websocket::{self, PINGS, content, end, exchange_farewells, ping, session_error, talk};
 
 over_each!(
     numbered_messages_go_both_ways_and_a_close_ends_them,
@@ -30,8 +30,11 @@ fn message(number: u32) -> ws::Message {
     }
 }
 
-/// Talks, takes pings and a close. Returns how often the session had been resumed by then.
-async fn converse(mut socket: WebSocket, session: Handle) -> u64 {
+/// A conversation that is over: how often its session had been resumed by then, and the socket, which can be dropped.
+type Report = (u64, WebSocket);
+
+/// Talks, takes pings and a close.
+async fn converse(mut socket: WebSocket, session: Handle) -> Report {
     talk(&mut socket, MESSAGES, message).await;
     for number in 0..PINGS {
         let ping = socket.recv().await.expect("a ping").expect("a whole one");
@@ -47,20 +50,18 @@ async fn converse(mut socket: WebSocket, session: Handle) -> u64 {
     assert_eq!(closed, ws::Message::Close(Some(expected)));
     let end = socket.recv().await;
     assert!(end.is_none(), "{end:?}");
-    session.stats().resumes
+    (session.stats().resumes, socket)
 }
 
-type Resumes = mpsc::UnboundedSender<u64>;
-
 /// Serves conversations and reports each as it ends.
-fn converse_with_all(listener: Listener) -> mpsc::UnboundedReceiver<u64> {
+fn converse_with_all(listener: Listener) -> mpsc::UnboundedReceiver<Report> {
     let (report, reports) = mpsc::unbounded_channel();
     let upgrade = async |upgrade: WebSocketUpgrade,
                          ConnectInfo(session): ConnectInfo<Handle>,
-                         State(report): State<Resumes>| {
+                         State(report): State<mpsc::UnboundedSender<Report>>| {
         upgrade.on_upgrade(async move |socket| {
-            let resumes = converse(socket, session).await;
-            report.send(resumes).expect("the test goes on");
+            let done = converse(socket, session).await;
+            assert!(report.send(done).is_ok(), "the test goes on");
         })
     };
     let app = Router::new()
@@ -78,8 +79,10 @@ async fn numbered_messages_go_both_ways_and_a_close_ends_them(spoken: Spoken) {
     let (mut socket, _) = connecting.expect("an upgrade");
     talk(&mut socket, MESSAGES, websocket::message).await;
     ping(&mut socket).await;
-    close(socket, spoken.tells_the_end()).await;
-    let resumes = reports.recv().await.expect("a report");
+    exchange_farewells(&mut socket).await;
+    let (resumes, served) = reports.recv().await.expect("a report");
+    drop(served);
+    end(socket, spoken.tells_the_end()).await;
     assert!(resumes >= 5, "{resumes} resumes at the server");
     bed.assert_cut(5);
 }
@@ -118,14 +121,18 @@ async fn numbered_messages_go_both_ways_over_http_2(spoken: Spoken) {
         sockets.push(WebSocketStream::from_raw_socket(stream, Role::Client, None).await);
     }
     // Both over the one session.
-    join_all(sockets.into_iter().map(async |mut socket| {
-        talk(&mut socket, MESSAGES, websocket::message).await;
-        ping(&mut socket).await;
-        close(socket, true).await;
-    }))
-    .await;
+    let talks = sockets.iter_mut().map(async |socket| {
+        talk(socket, MESSAGES, websocket::message).await;
+        ping(socket).await;
+        exchange_farewells(socket).await;
+    });
+    join_all(talks).await;
+    // Not earlier: hyper resets the stream with it, and a client still in `send` of its close would be told.
     for _ in 0..2 {
-        reports.recv().await.expect("a report");
+        drop(reports.recv().await.expect("a report"));
+    }
+    for socket in sockets {
+        end(socket, true).await;
     }
     drop(sender);
     if spoken.tells_the_end() {

@@ -1,6 +1,6 @@
 //! tokio-tungstenite at both ends of a session.
 
-use std::{error::Error as StdError, fmt::Debug, io, iter::successors};
+use std::{error::Error as StdError, fmt::Debug};
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
@@ -131,22 +131,14 @@ where
 {
     match socket.next().await {
         None => assert!(told, "nothing tells the end over snet"),
-        Some(Err(error)) if !told => assert!(session_error(&error).is_some(), "{error:?}"),
+        Some(Err(error)) if !told => assert!(Error::find(&error).is_some(), "{error:?}"),
         Some(other) => panic!("{other:?} after both have closed"),
     }
 }
 
-/// Why the session is over, if that is what is behind an error.
-pub(crate) fn session_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
-    successors(Some(error), |&error| error.source()).find_map(|error| {
-        let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
-        inner.downcast_ref()
-    })
-}
-
 /// Whether an error says that the peer has reset the session with this code; snet does not tell why it is over.
 pub(crate) fn is_reset(error: &(dyn StdError + 'static), code: u32, spoken: Spoken) -> bool {
-    match session_error(error) {
+    match Error::find(error) {
         Some(Error::Closed(CloseReason::Reset(told))) => *told == code,
         Some(Error::Closed(CloseReason::Refused(_))) => spoken == Spoken::Snet,
         _ => false,
@@ -293,9 +285,9 @@ async fn a_session_that_dies_is_an_error_at_both_ends(spoken: Spoken) {
         .expect("no end")
         .expect_err("no message");
     let own = Error::Closed(CloseReason::LocalReset(7)).to_string();
-    let told = session_error(&error).expect("the session's own");
+    let told = Error::find(&error).expect("the session's own");
     assert_eq!(told.to_string(), own);
     let error = server.send(message(0)).await.expect_err("nowhere to go");
-    assert!(session_error(&error).is_some(), "{error:?}");
+    assert!(Error::find(&error).is_some(), "{error:?}");
     bed.assert_cut(5);
 }

@@ -8,10 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use unbroken::{Error, LinkState};
 
 use super::*;
-use crate::{
-    cutting_proxy::Close,
-    websocket::{is_reset, session_error},
-};
+use crate::{cutting_proxy::Close, websocket::is_reset};
 
 over_each!(
     numbered_events_arrive_in_order_between_comments,
@@ -159,7 +156,7 @@ async fn a_session_that_dies_is_an_error_of_the_body(spoken: Spoken) {
             Http::One => assert!(is_reset(&error, 7, spoken), "{error:?}"),
             // h2 keeps but the text of an error.
             Http::Two => {
-                assert!(session_error(&error).is_none(), "{error:?}");
+                assert!(unbroken::Error::find(&error).is_none(), "{error:?}");
                 let text = format!("{error:?}");
                 assert!(text.contains(&why.to_string()), "{text}");
             }

@@ -13,7 +13,7 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::protocol::Ro
 use unbroken::{CloseReason, Error};
 
 use super::*;
-use crate::websocket::{self, PINGS, content, end, exchange_farewells, ping, session_error, talk};
+use crate::websocket::{self, PINGS, content, end, exchange_farewells, ping, talk};
 
 over_each!(
     numbered_messages_go_both_ways_and_a_close_ends_them,
@@ -178,7 +178,7 @@ async fn a_session_that_dies_is_an_error_at_both_ends(spoken: Spoken) {
     assert!(websocket::is_reset(&error, 7, spoken), "{error:?}");
     for _ in 0..2 {
         let error = reports.recv().await.flatten().expect("an error");
-        let own = session_error(&error).expect("the session's own");
+        let own = unbroken::Error::find(&error).expect("the session's own");
         let ended = matches!(own, Error::Closed(CloseReason::LocalReset(7)));
         assert!(ended, "{error:?}");
     }

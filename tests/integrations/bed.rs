@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
 use tokio::time::{sleep, timeout};
 use tower::{Service, ServiceExt};
 use unbroken::{
@@ -186,7 +185,8 @@ impl Bed {
         self.proxy.addr()
     }
 
-    pub(crate) fn uri(&self, path: &str) -> Uri {
+    #[cfg(feature = "hyper")]
+    pub(crate) fn uri(&self, path: &str) -> http::Uri {
         let uri = format!("http://{}{path}", self.addr());
         uri.parse().expect("a URI")
     }

@@ -2,16 +2,16 @@
 //!
 //! | chapter | what |
 //! |---|---|
-//! | `hyper` | HTTP/1 and HTTP/2 clients and servers, upgrades |
-//! | `tonic` | gRPC channels and servers |
-//! | `axum` | HTTP servers, server-sent events, WebSockets |
+//! | [`hyper`](hyper/index.html) | HTTP/1 and HTTP/2 clients and servers, upgrades |
+//! | [`tonic`](tonic/index.html) | gRPC channels and servers |
+//! | [`axum`](axum/index.html) | HTTP servers, server-sent events, WebSockets |
 //! | [`codecs`] | tokio-util's `Framed`, split halves, `copy_bidirectional` |
 //! | [`tower`] | what goes below and above a [`Connector`](crate::Connector) |
 //! | [`tls`] | rustls below each link, and through the session end to end |
 //! | [`websocket`] | tokio-tungstenite, at both ends |
 //! | [`clients`] | clients of servers that know nothing of sessions: tokio-postgres, redis, OpenSSH |
 //!
-//! The first three are there with the features of their names. Each example of this guide is a program in the repository,
+//! The first three are there with the features of their names, axum's with `hyper` too, whose client it uses. Each example of this guide is a program in the repository,
 //! `cargo run --example NAME`, which cuts its own links as it goes.
 //!
 //! # What holds for all of them
@@ -23,8 +23,8 @@
 //!
 //! **When the session dies**, every read and write on it is an error, and with it whatever was in flight. That is so when the resume
 //! window has passed without a link ([`Config::resume_window`](crate::Config::resume_window), 5 minutes), when the server has been
-//! restarted or has ended the session, or when either end gives it up. The [`Error`](crate::Error) is inside the [`std::io::Error`], as a rule some
-//! sources down in the framework's own error. Whether the server had done what a request in flight asked for is then as
+//! restarted or has ended the session, or when either end gives it up. [`Error::find`](crate::Error::find) finds why in what most
+//! libraries make of it. Whether the server had done what a request in flight asked for is then as
 //! unknown as with a TCP connection that is lost: retry what may be done twice, on a new session.
 //!
 //! **Opening a session** is not resumed: until there is one, a failed link is a failed [`connect`](crate::connect), which is for a

@@ -130,6 +130,16 @@ fn seed() -> u64 {
     seed
 }
 
+/// What a [`Bed`] does to links, unless it is told.
+pub(crate) fn faults(cut_bytes: u64) -> Faults {
+    Faults {
+        cut_bytes: Some(cut_bytes),
+        outage: 0.03,
+        outage_for: Duration::from_millis(100),
+        ..Faults::harsh(seed(), Duration::from_millis(100))
+    }
+}
+
 /// A proxy that cuts, in front of a server, and the sessions that were opened through it.
 pub(crate) struct Bed {
     pub(crate) proxy: CuttingProxy,
@@ -148,13 +158,7 @@ impl Bed {
 
     /// Such a proxy before a server of another kind.
     pub(crate) async fn before(server: SocketAddr, spoken: Spoken, cut_bytes: u64) -> Self {
-        let faults = Faults {
-            cut_bytes: Some(cut_bytes),
-            outage: 0.03,
-            outage_for: Duration::from_millis(100),
-            ..Faults::harsh(seed(), Duration::from_millis(100))
-        };
-        Self::with(server, spoken, faults).await
+        Self::with(server, spoken, faults(cut_bytes)).await
     }
 
     /// A listener, behind a slow proxy that cuts each link after 10 ms in the mean, in which it carries 40 KiB each way: for streams
@@ -172,7 +176,8 @@ impl Bed {
         (Self::with(addr, spoken, faults).await, listener)
     }
 
-    async fn with(server: SocketAddr, spoken: Spoken, faults: Faults) -> Self {
+    /// One that does such to its links.
+    pub(crate) async fn with(server: SocketAddr, spoken: Spoken, faults: Faults) -> Self {
         Self {
             proxy: CuttingProxy::start(server, faults).await.expect("a proxy"),
             spoken,

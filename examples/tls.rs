@@ -23,6 +23,7 @@ use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
+        crypto::aws_lc_rs,
         pki_types::{PrivateKeyDer, ServerName},
     },
 };
@@ -143,10 +144,14 @@ fn certified() -> Result<(ClientConfig, ServerConfig), BoxError> {
     let key = PrivateKeyDer::try_from(signing_key.serialize_der())?;
     let mut roots = RootCertStore::empty();
     roots.add(cert.der().clone())?;
-    let client = ClientConfig::builder()
+    // Named, because a program may have been built with more than one.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let server = ServerConfig::builder()
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![cert.into()], key)?;
     Ok((client, server))

@@ -1,4 +1,4 @@
-//! HTTP/2 under TLS, while every link is cut after 50 ms: with a TLS connection for each link, or with one from end to end.
+//! HTTP/2 under TLS, while every link is cut after 100 ms: with a TLS connection for each link, or with one from end to end.
 //!
 //! ```text
 //! cargo run --example tls
@@ -113,7 +113,7 @@ async fn requests<C>(client: Client<C, Full<Bytes>>, server: SocketAddr) -> Resu
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    let (addr, cuts) = cuts::before(server, Duration::from_millis(50)).await?;
+    let (addr, cuts) = cuts::before(server, Duration::from_millis(100)).await?;
     let request = async |number: u32| {
         let sent = Bytes::from(number.to_be_bytes().repeat(1_000));
         let request = Request::post(format!("https://{addr}/")).body(sent.clone().into())?;

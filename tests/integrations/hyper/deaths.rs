@@ -11,7 +11,7 @@ use unbroken::{CloseReason, Handle, LinkState, Listener, Refusal};
 use super::{
     Single, echo, full,
     pool::{assert_is_session, attach, detach, until_sent},
-    post, session_error, single,
+    post, single,
     site::Server,
     until_over, warm_up, warm_up_with_cuts, with_both,
 };
@@ -108,7 +108,7 @@ impl Used {
 
 /// The request failed because the session did, and tells of it as its version can.
 fn assert_failed_by(error: &legacy::Error, version: Version, dead: &Handle, reason: CloseReason) {
-    let of_session = session_error(error);
+    let of_session = unbroken::Error::find(error);
     if version == Version::HTTP_2 {
         // h2 keeps the error's text at most, for it has to give it to every stream; what a write runs into, not even that.
         assert!(of_session.is_none(), "{error:?}");
@@ -251,7 +251,7 @@ async fn a_body_on_a_session_that_dies_is_an_error_and_not_an_end(spoken: Spoken
             assert_eq!(first.into_data().expect("data"), "begun");
             session.close(CODE);
             let error = body.frame().await.expect("no end").expect_err("no data");
-            let of_session = session_error(&error);
+            let of_session = unbroken::Error::find(&error);
             assert_eq!(
                 of_session.is_some(),
                 version != Version::HTTP_2,

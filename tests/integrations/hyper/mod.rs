@@ -12,9 +12,6 @@ mod upgrades;
 
 use std::{
     convert::Infallible,
-    error::Error,
-    io,
-    iter::successors,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -228,11 +225,4 @@ async fn cut(bed: &Bed, session: &Handle) {
     while session.stats().resumes == before {
         sleep(POLL).await;
     }
-}
-
-/// The session's own error, inside those of others: an `io::Error` gives away what it holds only to those who ask.
-fn session_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a unbroken::Error> {
-    successors(Some(error), |&error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>()?.get_ref())
-        .find_map(|inner| inner.downcast_ref())
 }

@@ -13,7 +13,7 @@ use unbroken::LinkState;
 use super::{
     Pooled, echo, full,
     pool::{assert_is_session, attach, detach},
-    post, session_error, single,
+    post, single,
     site::Server,
     until_over, warm_up_with_cuts,
 };
@@ -42,7 +42,7 @@ async fn http2_pings_that_are_less_patient_than_the_session_end_it() {
         let answered = request.await.expect("no panic");
         let error = answered.expect_err("the pings are not answered");
         println!("{error:?}");
-        assert!(session_error(&error).is_none());
+        assert!(unbroken::Error::find(&error).is_none());
         assert!(matches!(session.state(), LinkState::Reconnecting { .. }));
         attach(&bed);
         until_over(&session).await;

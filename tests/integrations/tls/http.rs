@@ -33,7 +33,10 @@ use super::{
     Identity, NAME, below::over_tls, client_config, config, least_cuts, rustls_error,
     server_config, server_name,
 };
-use crate::bed::{Bed, Spoken, over_each, within};
+use crate::{
+    bed::{self, Bed, Spoken, over_each, within},
+    cutting_proxy::Faults,
+};
 
 /// By what a server knows that a link is for sessions.
 const SESSIONS: &[u8] = b"unbroken";
@@ -201,7 +204,7 @@ async fn hyper_sees_nothing_of_the_alpn_of_links_and_speaks_what_it_is_told_to()
                     tokio::spawn(serve(transport));
                 }
             });
-            let bed = Bed::before(addr, Spoken::Native, 12 << 10).await;
+            let bed = Bed::with(addr, Spoken::Native, unsilent()).await;
             let tcp = ServiceBuilder::new()
                 .map_response(TokioIo::new)
                 .service(TcpConnector::new());
@@ -222,10 +225,19 @@ async fn hyper_sees_nothing_of_the_alpn_of_links_and_speaks_what_it_is_told_to()
     .await;
 }
 
+/// Cuts alone: a TLS handshake that is met by silence takes its whole timeout.
+fn unsilent() -> Faults {
+    Faults {
+        silent: 0.0,
+        ..bed::faults(12 << 10)
+    }
+}
+
 /// Takes links by hand: those for sessions, and others that speak HTTP themselves.
 async fn serve_both(listener: TcpListener, tls: TlsAcceptor) {
     let acceptor = Acceptor::new(config(Spoken::Native));
     while let Ok((tcp, peer)) = listener.accept().await {
+        tcp.set_nodelay(true).expect("a socket");
         let (accepting, acceptor) = (tls.accept(tcp), acceptor.clone());
         tokio::spawn(async move {
             let Ok(link) = accepting.await else {
@@ -251,7 +263,7 @@ async fn alpn_tells_sessions_from_https_on_one_port() {
         let tls = offering(&identity, &[SESSIONS, b"h2", b"http/1.1"]);
         tokio::spawn(serve_both(listener, tls));
 
-        let bed = Bed::before(addr, Spoken::Native, 12 << 10).await;
+        let bed = Bed::with(addr, Spoken::Native, unsilent()).await;
         let mut tls = client_config(&identity, None);
         tls.alpn_protocols = vec![SESSIONS.to_vec()];
         let connector = bed.patient(over_tls(config(Spoken::Native), tls.clone()));

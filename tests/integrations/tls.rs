@@ -16,6 +16,8 @@ use crate::bed::Spoken;
 
 mod above;
 mod below;
+#[cfg(all(feature = "axum", feature = "tonic"))]
+mod frameworks;
 #[cfg(feature = "hyper")]
 mod http;
 

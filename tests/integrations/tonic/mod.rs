@@ -23,7 +23,7 @@ mod calls;
 mod endings;
 mod limits;
 #[path = "../../../examples/tonic/numbers.rs"]
-mod numbers;
+pub(crate) mod numbers;
 mod peers;
 mod settings;
 

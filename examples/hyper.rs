@@ -110,7 +110,7 @@ async fn serve(
         let connection = http.serve_connection(transport, echo).into_owned();
         tokio::spawn(graceful.watch(connection));
     }
-    // The listener stays until the sessions have ended: their links come through it.
+    // hyper ends the connections, and the listener waits for their sessions.
     let patience = Duration::from_secs(10);
     let ((), reset) = tokio::join!(graceful.shutdown(), listener.shutdown(patience));
     Ok(reset)

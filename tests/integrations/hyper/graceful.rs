@@ -16,25 +16,12 @@ use super::{
     with_both,
 };
 use crate::{
-    bed::{Bed, Spoken, within},
+    bed::{Bed, Spoken, over_native},
     cutting_proxy::Close,
 };
 
-// Not over snet, where nobody is told that a connection has ended.
-mod a_server_that_shuts_down_answers_what_is_in_flight_and_resets_nothing {
-    use super::{Spoken, goes_in_order, within};
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn over_native() {
-        within(goes_in_order(Spoken::Native)).await;
-    }
-
-    #[cfg(feature = "noise")]
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn over_noise() {
-        within(goes_in_order(Spoken::Noise)).await;
-    }
-}
+// Over snet nobody is told that a connection has ended.
+over_native!(a_server_that_shuts_down_answers_what_is_in_flight_and_resets_nothing);
 
 /// Serves until it is told to stop, and returns how many sessions had to be reset.
 async fn serve(
@@ -78,7 +65,7 @@ fn is_cancelled(error: &BoxError) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
 }
 
-async fn goes_in_order(spoken: Spoken) {
+async fn a_server_that_shuts_down_answers_what_is_in_flight_and_resets_nothing(spoken: Spoken) {
     with_both(async |version| {
         let (bed, listener) = Bed::start(spoken, 8 << 10).await;
         let gate = Gate::new();

@@ -13,7 +13,6 @@ mod upgrades;
 use std::{
     convert::Infallible,
     sync::{Arc, LazyLock},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -40,12 +39,9 @@ use unbroken::{
 };
 
 use crate::{
-    bed::{Bed, Patient},
+    bed::{Bed, POLL, Patient},
     cutting_proxy::Close,
 };
-
-/// How often to look at what nobody announces.
-const POLL: Duration = Duration::from_millis(1);
 
 /// Bytes of a long body.
 const LONG: usize = 4 << 20;

@@ -6,11 +6,9 @@ use hyper_util::client::legacy::{ResponseFuture, connect::capture_connection};
 use tokio::time::sleep;
 use unbroken::{Handle, LinkState};
 
-use super::{
-    AnyBody, POLL, Pooled, client, echo, full, post, single, site::Server, warm_up, with_both,
-};
+use super::{AnyBody, Pooled, client, echo, full, post, single, site::Server, warm_up, with_both};
 use crate::{
-    bed::{Bed, Spoken, over_each, within},
+    bed::{Bed, POLL, Spoken, over_each, within},
     cutting_proxy::Close,
 };
 

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use super::{
-    AnyBody, DOWN, LONG, POLL, Pooled, UP, client, cut, digest_of, fed, feed, post, site::Server,
+    AnyBody, DOWN, LONG, Pooled, UP, client, cut, digest_of, fed, feed, post, site::Server,
     with_both,
 };
-use crate::bed::{Bed, Spoken, over_each};
+use crate::bed::{Bed, POLL, Spoken, over_each};
 
 over_each!(trailers_follow_long_bodies_both_ways);
 

@@ -75,7 +75,7 @@ async fn converse(spoken: Spoken, stream: impl AsyncRead + AsyncWrite, first: &[
 }
 
 async fn an_upgraded_connection_carries_bytes_both_ways_and_ends_in_order(spoken: Spoken) {
-    let (bed, listener) = Bed::start(spoken, 64 << 10).await;
+    let (bed, listener) = Bed::paced(spoken).await;
     let client: Pooled = client(Version::HTTP_11, bed.connector());
     let work = async {
         echo(&client, bed.uri("/echo"), "before").await;
@@ -94,11 +94,11 @@ async fn an_upgraded_connection_carries_bytes_both_ways_and_ends_in_order(spoken
         converse(spoken, transport, &parts.read_buf).await;
     };
     Server::strict(spoken, listener).beside(work).await;
-    bed.assert_cut(5);
+    bed.assert_cut(20);
 }
 
 async fn a_tunnel_through_http2_carries_bytes_both_ways_and_ends_in_order(spoken: Spoken) {
-    let (bed, listener) = Bed::start(spoken, 64 << 10).await;
+    let (bed, listener) = Bed::paced(spoken).await;
     let client: Pooled = client(Version::HTTP_2, bed.connector());
     let work = async {
         let mut request = post(bed.uri("/upgrade"), full(""));
@@ -112,5 +112,5 @@ async fn a_tunnel_through_http2_carries_bytes_both_ways_and_ends_in_order(spoken
     };
     Server::strict(spoken, listener).beside(work).await;
     assert_eq!(bed.sessions().len(), 1);
-    bed.assert_cut(5);
+    bed.assert_cut(20);
 }

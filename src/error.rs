@@ -86,8 +86,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of this crate among `error` and its sources, in what hyper or another library makes of one: an [`io::Error`] is looked
-    /// into, and a shared error too.
+    /// The error of this crate among `error` and its sources, in what hyper or another library makes of one. An [`io::Error`] is looked
+    /// into, and an error in an `Arc`.
     ///
     /// ```
     /// use std::io;
@@ -106,10 +106,14 @@ impl Error {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found);
             }
-            // These two name the source of the error inside them as their own.
+            // All of these name the source of the error inside them as their own.
             next = if let Some(inside) = error.downcast_ref().and_then(io::Error::get_ref) {
                 Some(inside)
             } else if let Some(shared) = error.downcast_ref::<SharedError>() {
+                Some(&**shared)
+            } else if let Some(shared) = error.downcast_ref::<Arc<io::Error>>() {
+                Some(&**shared)
+            } else if let Some(shared) = error.downcast_ref::<Arc<Self>>() {
                 Some(&**shared)
             } else {
                 error.source()
@@ -386,4 +390,46 @@ pub enum ResumeError {
     /// The session is over.
     #[error("the session is over")]
     Closed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error around another, as most libraries make them.
+    #[derive(Debug, thiserror::Error)]
+    #[error("around it")]
+    struct Around<E: std::error::Error + 'static>(#[source] E);
+
+    #[test]
+    fn an_error_of_ours_is_found_in_whatever_it_is_wrapped_in() {
+        let ours = || Error::Closed(CloseReason::Expired);
+        let io = || io::Error::from(ours());
+        let shared: SharedError = Arc::new(io());
+        let wrapped: [BoxError; 9] = [
+            ours().into(),
+            io().into(),
+            io::Error::other(io::Error::other(Around(io()))).into(),
+            Around(io()).into(),
+            Around(Arc::new(io())).into(),
+            Around(Arc::new(ours())).into(),
+            Around(shared.clone()).into(),
+            io::Error::other(shared).into(),
+            Error::Dial(Around(ours()).into()).into(),
+        ];
+        for error in &wrapped[..8] {
+            let found = Error::find(&**error);
+            let is_ours = matches!(found, Some(Error::Closed(CloseReason::Expired)));
+            assert!(is_ours, "{error:?}: {found:?}");
+        }
+        // The outermost of several.
+        assert!(matches!(Error::find(&*wrapped[8]), Some(Error::Dial(_))));
+        for other in [
+            io::ErrorKind::Other.into(),
+            io::Error::from_raw_os_error(104),
+            io::Error::other("text"),
+        ] {
+            assert!(Error::find(&Around(other)).is_none());
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use unbroken::{
     BoxError, CloseReason, ConfigError, Error, HandshakeError, Limit, ProtocolError, Refusal,
-    ResumeError,
+    RejectCode, ResumeError,
     protocol::{
         Arrived, Phase, ReplayBuffer, Role, ServerHandshake, Session, Stats, native,
         snet::{
@@ -40,6 +40,7 @@ fn errors_are_send_sync_unpin_and_static() {
         Limit,
         ProtocolError,
         Refusal,
+        RejectCode,
         ResumeError
     );
 }
@@ -150,15 +151,29 @@ fn the_client_is_send_sync_unpin_and_static() {
 #[cfg(feature = "server")]
 #[test]
 fn the_server_is_send_sync_unpin_and_static() {
-    use unbroken::{Accepted, Acceptor, Listener};
+    use unbroken::{Accepted, Acceptor, Config, Listener, SessionInfo, Sessions};
 
-    assert_all!(Accepted, Acceptor, Listener);
+    assert_all!(Accepted, Acceptor, Listener, SessionInfo, Sessions);
     // Whatever is accepted may be accepted, and served, in a task of its own.
     let _ = |acceptor: Acceptor, mut listener: Listener| {
         fn is_send(_: impl Send) {}
         is_send(acceptor.accept(tokio::io::empty()));
         is_send(listener.accept());
     };
+    let _ = |listener: Listener, sessions: &Sessions| {
+        fn is_a_task_of_its_own(_: impl Send + 'static) {}
+        is_a_task_of_its_own(Listener::bind("127.0.0.1:0", Config::new()));
+        let wrap = |stream| std::future::ready(Ok::<tokio::net::TcpStream, _>(stream));
+        is_a_task_of_its_own(Listener::bind_with("127.0.0.1:0", Config::new(), wrap));
+        is_a_task_of_its_own(sessions.shutdown(std::time::Duration::ZERO));
+        is_a_task_of_its_own(listener.shutdown(std::time::Duration::ZERO));
+    };
+}
+
+#[cfg(feature = "axum")]
+#[test]
+fn what_axum_hands_out_is_send_sync_unpin_and_static() {
+    assert_all!(unbroken::PeerAddr);
 }
 
 #[cfg(feature = "transport")]

@@ -4,7 +4,7 @@ use std::{fmt, future::pending, io, net::SocketAddr, ops::Deref};
 
 use axum::{
     extract::connect_info::Connected,
-    serve::{self, IncomingStream},
+    serve::{self, IncomingStream, TapIo},
 };
 
 use crate::{Handle, Listener, ResumableTransport};
@@ -58,6 +58,25 @@ impl Connected<IncomingStream<'_, Listener>> for PeerAddr {
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl Connected<IncomingStream<'_, Listener>> for Handle {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        stream.io().handle()
+    }
+}
+
+impl<F> Connected<IncomingStream<'_, TapIo<Listener, F>>> for PeerAddr
+where
+    F: FnMut(&mut ResumableTransport) + Send + 'static,
+{
+    fn connect_info(stream: IncomingStream<'_, TapIo<Listener, F>>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl<F> Connected<IncomingStream<'_, TapIo<Listener, F>>> for Handle
+where
+    F: FnMut(&mut ResumableTransport) + Send + 'static,
+{
+    fn connect_info(stream: IncomingStream<'_, TapIo<Listener, F>>) -> Self {
         stream.io().handle()
     }
 }

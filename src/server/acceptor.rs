@@ -242,6 +242,8 @@ impl Inner {
         let deadline = Instant::now() + self.host.config.handshake_timeout;
         let handshake = async {
             let link = link.await.map_err(Error::Link)?.into();
+            // If anything was to be done for it, the peer has had its part in that.
+            place.heard();
             let arriving = Arriving {
                 link,
                 place,

@@ -64,6 +64,13 @@ impl<K: Copy + Eq + Hash, V> Aging<K, V> {
         Some(entry.value)
     }
 
+    /// Takes out all there is.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
+        self.by_age.clear();
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_iter().map(|(key, entry)| (key, entry.value))
+    }
+
     /// Forgets what is older than the lifetime, and of the rest the oldest until `most` are left.
     fn forget(&mut self, most: usize, now: Instant) {
         while let Some((&place, key)) = self.by_age.first_key_value()

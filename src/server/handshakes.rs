@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::owners::Source;
+use super::{owners::Source, registry::Proving};
 use crate::{error::Limit, transport::now};
 
 /// The handshakes in progress, in the order in which their peers were last heard.
@@ -77,6 +77,7 @@ impl Handshakes {
         let place = Place {
             handshakes: self.clone(),
             moment: AtomicU64::new(moment),
+            proving: OnceLock::new(),
         };
         (place, evicted)
     }
@@ -152,9 +153,17 @@ impl InProgress {
 pub(super) struct Place {
     handshakes: Arc<Handshakes>,
     moment: AtomicU64,
+    /// Once the server has answered the peer, which now has to prove itself.
+    proving: OnceLock<Proving>,
 }
 
 impl Place {
+    /// The peer is answered now, and has to be told what becomes of it.
+    pub(super) fn answer(&self, proving: Proving) {
+        // There is one answer to a handshake.
+        let _ = self.proving.set(proving);
+    }
+
     /// The peer has been heard.
     pub(super) fn heard(&self) {
         let mut table = self.handshakes.lock();

@@ -51,7 +51,8 @@ const WAITING: usize = 64;
 /// to it inside, whether or not anybody accepts. Failed handshakes are traced, not returned.
 ///
 /// Dropping it refuses new sessions. Those that were accepted go on and can be resumed: the port closes when the last of them is over.
-/// [`Sessions::shutdown`] bounds how long that may take. Those that nobody has accepted are reset.
+/// [`Sessions::shutdown`] bounds how long that may take. Those that nobody has accepted are reset. A client that is without a link when its
+/// session ends can be told of it for as long as the port is open, and asks in vain afterwards, for its own resume window.
 ///
 /// ```no_run
 /// use unbroken::{Config, Listener};
@@ -86,8 +87,8 @@ impl Listener {
 
     /// [`bind`](Self::bind), where `wrap` makes a link of each TCP connection that is accepted: by a TLS handshake, for one.
     ///
-    /// That runs beside the others', within the [handshake timeout](Config::handshake_timeout) and the limits on handshakes. When it fails,
-    /// its error is traced as that of the link.
+    /// That runs beside the others', within the [handshake timeout](Config::handshake_timeout) and the limits on handshakes, where all of it
+    /// counts as the peer's silence until it is done. When it fails, its error is traced as that of the link.
     ///
     /// ```no_run
     /// use unbroken::{Config, Listener, Security};
@@ -181,15 +182,20 @@ impl Listener {
         self.sessions.clone()
     }
 
-    /// Takes no new sessions any more, and lets the others go on until they have ended or `deadline` has passed; see
-    /// [`Sessions::shutdown`]. Then it closes the port. Returns how many sessions had to be reset.
+    /// Takes no new sessions from the call on, and lets the others go on until they have ended or `deadline` has passed; see
+    /// [`Sessions::shutdown`]. Then it closes the port, and the future is done, with how many sessions had to be reset.
     ///
     /// Sessions that nobody has accepted are reset at once.
-    pub async fn shutdown(mut self, deadline: Duration) -> usize {
+    pub fn shutdown(mut self, deadline: Duration) -> impl Future<Output = usize> + Send {
         self.close_waiting();
-        let late = self.sessions.shutdown(deadline).await;
-        self.accepting.abort();
-        late
+        let shut_down = self.sessions.shutdown(deadline);
+        async move {
+            let late = shut_down.await;
+            self.accepting.abort();
+            // With the task goes the socket.
+            let _ = (&mut self.accepting).await;
+            late
+        }
     }
 
     /// Resets the sessions that nobody has accepted, and lets no more come.

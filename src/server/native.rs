@@ -94,20 +94,27 @@ async fn open(
         window: server.config.native.window as u64,
         resume_window: server.config.resume_window,
     };
-    machine.open(&opened);
     let id = SessionId::native(opened.id);
     let named = Named::Native {
-        secret: opened.secret,
+        secret: opened.secret.clone(),
         binding,
         peer_window,
     };
-    server.registry.name(id, named);
+    arriving.place.answer(server.registry.proving());
+    if let Err(denied) = server.registry.name(id, named) {
+        return Err(turn_away(arriving.link, &mut machine, denied).await);
+    }
+    machine.open(&opened);
     let (link, received) = prove(arriving, &mut machine).await?;
     match server.registry.prove(id, peer) {
         Ok(Proved::Opened(entry)) => {
             // A resume may have been attached since, which is newer. The session is new all the same, and nobody else hands it out.
             let _ = entry.session().attach_native(link, 0, received);
             Ok(server.keep(entry))
+        }
+        // The server has begun to shut down since.
+        Ok(Proved::Ended(tombstone)) if tombstone.last.is_none() => {
+            Err(tell_end(link, &mut machine, &tombstone, received).await)
         }
         // A resume was faster, and so is newer.
         Ok(Proved::Running(_) | Proved::Ended(_)) => {
@@ -131,6 +138,7 @@ async fn resume(
         Ok(granted) => granted,
         Err(error) => return Err(turn_away(arriving.link, &mut machine, error).await),
     };
+    arriving.place.answer(server.registry.proving());
     machine.resume(&secret, random::bytes()?, received);
     let (link, confirmed) = prove(arriving, &mut machine).await?;
     match server.registry.prove(id, peer) {

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     config::Valid,
-    error::{Error, Limit, ResumeError},
+    error::{Error, Limit, ResumeError, reset},
     protocol::{
         Role,
-        native::{self, Binding, Identity, NativeSession, SessionSecret, Tombstone},
+        native::{self, Binding, Ended, Identity, NativeSession, SessionSecret, Tombstone},
         snet::{self, Opened, SessionKey, SnetSession},
     },
     transport::{Peer, SessionId, Shared, now, random},
@@ -49,6 +49,8 @@ pub(super) struct Registry {
 struct Population {
     /// How many sessions run.
     count: usize,
+    /// How many handshakes are under way whose peer has been answered: it may take its session for open, or ask for the end of one.
+    proving: usize,
     /// Whether new ones are refused because the server is shutting down.
     draining: bool,
 }
@@ -188,8 +190,23 @@ impl Registry {
     }
 
     /// A client has been told the id of its session: from now on, for the resume window, the first proof opens it.
-    pub(super) fn name(&self, id: SessionId, named: Named) {
-        self.lock().unproved.insert(id, named, now());
+    pub(super) fn name(&self, id: SessionId, named: Named) -> Result<(), Denied> {
+        let mut tables = self.lock();
+        if self.is_draining() {
+            return Err(Denied::Draining);
+        }
+        tables.unproved.insert(id, named, now());
+        Ok(())
+    }
+
+    /// A peer is about to be answered: until this is dropped, sessions that are shut down wait for it to hear the rest.
+    pub(super) fn proving(self: &Arc<Self>) -> Proving {
+        self.population.send_if_modified(|population| {
+            population.proving += 1;
+            // Nobody waits for more of them.
+            false
+        });
+        Proving(self.clone())
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<Known> {
@@ -302,8 +319,27 @@ impl Registry {
             .send_modify(|population| population.count = count);
     }
 
-    /// Refuses new sessions from now on.
+    /// Refuses new sessions from now on. Those that were named and not proved are over, which their clients hear when they do prove
+    /// themselves; snet has no way to say so.
     pub(super) fn drain(&self) {
+        let mut tables = self.lock();
+        let limit = self.config.native.window as u64;
+        for (id, named) in tables.unproved.take() {
+            if let Named::Native {
+                secret, binding, ..
+            } = named
+            {
+                let tombstone = Tombstone {
+                    secret,
+                    binding,
+                    last: None,
+                    received: 0,
+                    limit,
+                    end: Ended::Reset(reset::SHUTTING_DOWN),
+                };
+                tables.ended.insert(id, tombstone, now());
+            }
+        }
         self.population
             .send_modify(|population| population.draining = true);
     }
@@ -317,11 +353,12 @@ impl Registry {
         self.population.borrow().count
     }
 
-    /// Waits until new sessions are refused and none runs.
+    /// Waits until new sessions are refused, none runs, and whoever was answered before has heard the rest or had its time.
     pub(super) async fn drained(&self) {
         let mut population = self.population.subscribe();
-        let drained =
-            population.wait_for(|population| population.draining && population.count == 0);
+        let drained = population.wait_for(|population| {
+            population.draining && population.count == 0 && population.proving == 0
+        });
         // The sender is there for as long as this is.
         let _ = drained.await;
     }
@@ -344,6 +381,18 @@ impl Registry {
 impl Tables {
     fn is_free(&self, id: &SessionId) -> bool {
         !(self.sessions.contains_key(id) || self.unproved.contains(id) || self.ended.contains(id))
+    }
+}
+
+/// A handshake whose peer has been answered.
+pub(super) struct Proving(Arc<Registry>);
+
+impl Drop for Proving {
+    fn drop(&mut self) {
+        self.0.population.send_if_modified(|population| {
+            population.proving -= 1;
+            population.draining
+        });
     }
 }
 

@@ -102,7 +102,7 @@ impl Sessions {
     /// Refuses new sessions from the call on, and lets the others go on, resumes included, until all have ended; those that have not when
     /// `deadline` has passed are reset with [`SHUTTING_DOWN`](reset::SHUTTING_DOWN). The future is done then, with how many that were.
     ///
-    /// After the deadline it may take another [handshake timeout](crate::Config::handshake_timeout) until the peers have been told, where they
+    /// The deadline counts from the call. After it, it may take another [handshake timeout](crate::Config::handshake_timeout) until the peers have been told, where they
     /// are slow to take it. Clients that ask for a new session meanwhile are told that the server is
     /// [shutting down](crate::RejectCode::ShuttingDown); to those that speak snet, the link is just closed.
     ///
@@ -112,11 +112,14 @@ impl Sessions {
     pub fn shutdown(&self, deadline: Duration) -> impl Future<Output = usize> + Send + use<> {
         self.refuse_new();
         tracing::info!(sessions = self.count(), ?deadline, "shutting down");
-        self.clone().reset_late(deadline)
+        self.clone()
+            .reset_late(tokio::time::Instant::now(), deadline)
     }
 
-    async fn reset_late(self, deadline: Duration) -> usize {
-        if timeout(deadline, self.registry.drained()).await.is_ok() {
+    /// The deadline counts from the call.
+    async fn reset_late(self, called: tokio::time::Instant, deadline: Duration) -> usize {
+        let left = deadline.saturating_sub(called.elapsed());
+        if timeout(left, self.registry.drained()).await.is_ok() {
             tracing::info!(reset = 0, "shut down");
             return 0;
         }

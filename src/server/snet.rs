@@ -35,7 +35,8 @@ async fn open(
         .open(&agreement, id, random::challenge()?.get())
         .ok_or(HandshakeError::OutOfPlace)?;
     let id = SessionId::snet(id);
-    server.registry.name(id, Named::Snet(key));
+    arriving.place.answer(server.registry.proving());
+    server.registry.name(id, Named::Snet(key))?;
     prove(&mut arriving, &mut machine).await?;
     match server.registry.prove(id, arriving.peer())? {
         Proved::Opened(entry) => {
@@ -70,6 +71,7 @@ async fn resume(
             });
         }
     };
+    arriving.place.answer(server.registry.proving());
     machine.resume(&key, counts, random::challenge()?);
     prove(&mut arriving, &mut machine).await?;
     let peer = arriving.peer();

@@ -183,15 +183,15 @@ async fn connect_info_is_the_peer_or_the_session(spoken: Spoken) {
     let (answers, [opened, moved]) = around_a_move(addr, spoken).await;
     assert_eq!(answers, [format!("{opened} 0"), format!("{moved} 1")]);
 
-    // axum's own, for a listener that it has wrapped.
+    // And of a listener that axum has wrapped.
     let (listener, addr) = bind().await;
     let (tap, mut tapped) = tokio::sync::mpsc::unbounded_channel();
     let listener = listener.tap_io(move |transport| {
         tap.send(transport.handle()).expect("the test goes on");
     });
-    let peer = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string();
+    let peer = async |ConnectInfo(peer): ConnectInfo<PeerAddr>| peer.to_string();
     let app = Router::new().route("/", get(peer));
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let app = app.into_make_service_with_connect_info::<PeerAddr>();
     let _serving = tokio::spawn(async move { axum::serve(listener, app).await });
     let (answers, [opened, moved]) = around_a_move(addr, spoken).await;
     assert_eq!(answers, [opened.to_string(), opened.to_string()]);

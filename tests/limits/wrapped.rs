@@ -77,6 +77,20 @@ async fn a_wrap_that_comes_to_nothing_gives_up_its_place_and_its_time() {
 }
 
 #[tokio::test]
+async fn who_gets_through_a_wrap_has_been_heard() {
+    let (mut listener, addr) = bind(Config::new().max_handshakes(2)).await;
+    let mut first = TcpStream::connect(addr).await.expect("connects");
+    let silent = TcpStream::connect(addr).await.expect("connects");
+    first.write_u8(GREETING).await.expect("writes");
+    // Each of these takes a place, which is not to be that of the first.
+    let (client, server) = within(async { tokio::join!(open(addr), listener.accept()) }).await;
+    let _session = (client.expect("a session"), server.expect("a session"));
+    until_closed(silent).await;
+    let still_there = timeout(Duration::from_millis(50), first.read_u8()).await;
+    assert!(still_there.is_err(), "{still_there:?}");
+}
+
+#[tokio::test]
 async fn a_wrap_that_fails_or_panics_concerns_its_link_alone() {
     let config = Config::new();
     let bound = Listener::bind_with((Ipv4Addr::LOCALHOST, 0), config, |stream| {

@@ -15,8 +15,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 use unbroken::{
-    CloseReason, Connector, Error, LinkState, Listener, RejectCode, ResumableTransport, Sessions,
-    connect, protocol::native::Frame, reset,
+    CloseReason, Connector, Error, LinkState, Listener, RejectCode, ResumableTransport,
+    ResumeError, Sessions, connect, protocol::native::Frame, reset,
 };
 
 use super::{
@@ -167,19 +167,30 @@ async fn a_shutdown_lets_sessions_end_by_themselves() {
     let another = shutting_down(&all, Duration::from_secs(2000));
     tokio::time::sleep(Duration::from_secs(1)).await;
     refused(&mut net).await;
-    // What was named before is no session either.
+    // What was named before is over, which its client hears, though it may take it for open.
     named
         .write_all(&open.confirm().expect("a session"))
         .await
         .expect("room");
     let mut named = Frames::new(named);
-    let reject = within("an answer", named.next()).await;
+    let attach = within("an answer", named.next()).await;
+    assert!(matches!(attach, Some(Frame::Attach { .. })), "{attach:?}");
+    let told = within("the end", named.next()).await;
     assert!(
-        matches!(reject, Some(Frame::Reject(reject)) if reject.code == RejectCode::ShuttingDown),
-        "{reject:?}"
+        matches!(
+            told,
+            Some(Frame::Reset {
+                code: reset::SHUTTING_DOWN
+            })
+        ),
+        "{told:?}"
     );
     drop(named);
-    assert!(matches!(net.failure().await, Error::ShutDown));
+    let failure = net.failure().await;
+    assert!(
+        matches!(failure, Error::Resume(ResumeError::Ended)),
+        "{failure:?}"
+    );
     // The others go on, and resume.
     for _ in 0..3 {
         for number in 1..4 {
@@ -435,6 +446,58 @@ async fn a_dropped_listener_without_sessions_closes_its_port() {
     let addr = listener.local_addr().expect("its address");
     drop(listener);
     closes(addr).await;
+}
+
+/// A client may take its session for open before the server has heard so: it hears of the end all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opens_that_race_with_a_drop_fail_or_hear_why_they_are_over() {
+    let mut opened = 0;
+    for round in 0..8 {
+        let listener = bind().await;
+        let addr = listener.local_addr().expect("its address");
+        let opens: Vec<_> = (0..50)
+            .map(|_| tokio::spawn(async move { connect(addr, native()).await }))
+            .collect();
+        tokio::time::sleep(Duration::from_micros(600) * round).await;
+        drop(listener);
+        for open in opens {
+            // The others have no session.
+            if let Ok(mut client) = within("the open", open).await.expect("no panic") {
+                let why = reason(&read_error(&mut client).await);
+                assert_eq!(why, CloseReason::Reset(reset::SHUTTING_DOWN));
+                opened += 1;
+            }
+        }
+        closes(addr).await;
+    }
+    assert!(opened > 0, "no open was fast enough");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_is_free_again_when_a_listener_is_shut_down() {
+    for _ in 0..50 {
+        let mut listener = bind().await;
+        let addr = listener.local_addr().expect("its address");
+        drop(session(&mut listener).await);
+        within("the shutdown", listener.shutdown(Duration::from_secs(60))).await;
+        let again = Listener::bind(addr, native()).await;
+        again.expect("the port is free");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_shutdown_counts_from_the_call() {
+    let mut net = Net::new(&native(), ROOMY);
+    let _open = net.open(&native()).await;
+    let shutdown = sessions(&net).shutdown(Duration::from_secs(50));
+    tokio::time::sleep(Duration::from_secs(49)).await;
+    let began = Instant::now();
+    assert_eq!(shutdown.await, 1);
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// Waits until nobody listens there.

@@ -130,7 +130,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                         peer_window: 1,
                     };
                     let id = SessionId::native(id);
-                    registry.name(id, named);
+                    registry.name(id, named).expect("nobody shuts it down");
                     model.named.push((id, now()));
                 }
             }

@@ -24,7 +24,7 @@ async fn main() -> Result<(), BoxError> {
     let mut listener = Listener::bind("127.0.0.1:0", Config::new()).await?;
     let (addr, cuts) = cuts::before(listener.local_addr()?, Duration::from_millis(20)).await?;
 
-    // The first session is for frames, the second for lines. Both resume through the listener, so it stays.
+    // The first session is for frames, the second for lines.
     let server = tokio::spawn(async move {
         let (transport, _peer) = listener.accept().await?;
         let (to_client, from_client) = Framed::new(transport, LengthDelimitedCodec::new()).split();

@@ -21,6 +21,7 @@ mod cuts;
 mod numbers;
 
 const NUMBERS: u64 = 20_000;
+const ONE_BY_ONE: u64 = 2_000;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -62,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server.await??;
 
     println!(
-        "{NUMBERS} numbers went out and came back in order, and as many each way; {} cuts, {} resumes, {} session",
+        "{NUMBERS} numbers came back in order, {NUMBERS} were counted, {NUMBERS} added up, and {ONE_BY_ONE} calls answered: {} cuts, {} resumes, {} session",
         cuts.count(),
         session.stats().resumes,
         1 + sessions.len(),
@@ -89,7 +90,7 @@ async fn sum(mut client: Numbers) -> Result<(), Status> {
 
 async fn next(mut client: Numbers) -> Result<(), Status> {
     let mut number = Number::from(0);
-    while number.value < NUMBERS / 10 {
+    while number.value < ONE_BY_ONE {
         let following = client.next(number.clone()).await?.into_inner();
         assert_eq!(following, (number.value + 1).into());
         number = following;

@@ -1,25 +1,28 @@
 //! How to run on a [`ResumableTransport`](crate::ResumableTransport) what others have built: a chapter each.
 //!
-//! | chapter | what |
-//! |---|---|
-//! | [`hyper`](hyper/index.html) | HTTP/1 and HTTP/2 clients and servers, upgrades |
-//! | [`tonic`](tonic/index.html) | gRPC channels and servers |
-//! | [`axum`](axum/index.html) | HTTP servers, server-sent events, WebSockets |
-//! | [`codecs`] | tokio-util's `Framed`, split halves, `copy_bidirectional` |
-//! | [`tower`] | what goes below and above a [`Connector`](crate::Connector) |
-//! | [`tls`] | rustls below each link, and through the session end to end |
-//! | [`websocket`] | tokio-tungstenite, at both ends |
-//! | [`clients`] | clients of servers that know nothing of sessions: tokio-postgres, redis, OpenSSH |
+//! | chapter | what | features |
+//! |---|---|---|
+//! | [`hyper`](hyper/index.html) | HTTP/1 and HTTP/2 clients and servers, upgrades | `hyper` |
+//! | [`tonic`](tonic/index.html) | gRPC channels and servers | `tonic` |
+//! | [`axum`](axum/index.html) | HTTP servers, server-sent events, WebSockets | `axum`; its clients are hyper's: `hyper` |
+//! | [`codecs`] | tokio-util's `Framed`, split halves, `copy_bidirectional` | |
+//! | [`tower`] | what goes below and above a [`Connector`](crate::Connector) | |
+//! | [`tls`] | rustls below each link, and through the session end to end | |
+//! | [`websocket`] | tokio-tungstenite, at both ends | |
+//! | [`clients`] | clients of servers that know nothing of sessions: tokio-postgres, redis, OpenSSH | |
 //!
-//! The first three are there with the features of their names, axum's with `hyper` too, whose client it uses. Each example of this guide is a program in the repository,
+//! The features are those besides the default ones, and the first three chapters are there with them. Each example of this guide is a program in the repository,
 //! `cargo run --example NAME`, which cuts its own links as it goes.
 //!
 //! # What holds for all of them
 //!
 //! **When the link breaks**, what runs on the session is not told. Reads wait, writes go on until the session holds a window of them, and
-//! both go on as if nothing had happened once the client has resumed on a new link: within a millisecond on a network that is there, or whenever it is
-//! there again. No request is sent twice, none is answered twice, and none is lost, so there is nothing to retry and nothing that has
-//! to be idempotent on that account.
+//! both go on as if nothing had happened once the client has resumed on a new link. That takes a dial and a handshake: less than a
+//! millisecond on loopback, a few round trips elsewhere. A link that falls silent without being closed is noticed after 30 seconds
+//! ([`Config::keepalive`](crate::Config::keepalive)). After an outage the next attempt may be up to 10 seconds away
+//! ([`Config::retry`](crate::Config::retry)); a program that is told of changes of the network calls
+//! [`Handle::network_changed`](crate::Handle::network_changed), and is back at once. No request is sent twice, none is answered twice, and
+//! none is lost, so there is nothing to retry and nothing that has to be idempotent on that account.
 //!
 //! **When the session dies**, every read and write on it is an error, and with it whatever was in flight. That is so when the resume
 //! window has passed without a link ([`Config::resume_window`](crate::Config::resume_window), 5 minutes), when the server has been
@@ -32,7 +35,7 @@
 //!
 //! **Timeouts above the session** are the one thing to look after. Whatever closes a connection that says nothing for 20 seconds, from above, ends
 //! a session that would have been back after 30. The session has its own pings and knows a dead link from a silent peer, so keepalives
-//! of the protocol above have no work left; where they are wanted for another reason, they have to be more patient than
+//! of the protocol above are not needed; where they are wanted for another reason, they have to be more patient than
 //! the resume window. Deadlines of single requests are another matter: they say how long an answer is worth waiting for, and work as ever.
 
 #[cfg(all(feature = "client", feature = "axum", feature = "hyper"))]

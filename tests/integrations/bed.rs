@@ -120,6 +120,14 @@ pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     done.unwrap_or_else(|_| panic!("not done after {HUNG:?}"))
 }
 
+/// Whether this is an error of hyper's for a body over HTTP/1 that does not say why: it may come upon the end of the session by writing,
+/// at the same moment, and then the body is told without the cause.
+#[cfg(feature = "hyper")]
+pub(crate) fn is_without_cause(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut sources = std::iter::successors(Some(error), |error| error.source());
+    sources.any(|error| error.to_string() == "connection error")
+}
+
 /// The seed of the faults, which is printed; `UNBROKEN_SEED` sets it.
 fn seed() -> u64 {
     let seed = match std::env::var("UNBROKEN_SEED") {

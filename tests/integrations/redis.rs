@@ -13,7 +13,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use unbroken::LinkState;
 
 use crate::{
-    bed::{Bed, Spoken, over_each, within},
+    bed::{Bed, Spoken, over_each, under_cuts},
     cutting_proxy::Traffic,
     servers::{Gateway, LOOK, Server, folder, installed},
 };
@@ -156,7 +156,7 @@ async fn a_session_that_dies_is_an_error_of_the_next_command(spoken: Spoken) {
 /// The crate's default waits half a second for an answer; what is late is taken for none, and not for the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_late_is_a_timeout_and_the_next_is_the_right_one() {
-    within(async {
+    under_cuts(|| async {
         let Some(server) = server() else { return };
         let (bed, listener) = Bed::start(Spoken::Native, 2 << 10).await;
         let _gateway = Gateway::start(listener, move || server.connect());

@@ -14,7 +14,7 @@ use super::{
     Identity, NAME, client_config, client_exchange, config, least_cuts, server_config,
     server_exchange, server_name,
 };
-use crate::bed::{Bed, Spoken, over_each, within};
+use crate::bed::{Bed, Spoken, over_each, under_cuts};
 
 over_each!(a_tls_connection_goes_on_over_many_links_and_ends_cleanly);
 
@@ -92,7 +92,7 @@ async fn ping_pong((client, server): &mut Pair) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_dies_is_an_error_and_no_end_of_the_tls_connection() {
-    within(async {
+    under_cuts(|| async {
         let (bed, mut listener) = start(Spoken::Native).await;
 
         // The server gives it up.

@@ -32,7 +32,7 @@ use super::{
     server_config, server_exchange, server_name,
 };
 use crate::{
-    bed::{self, Bed, Spoken, within},
+    bed::{self, Bed, Spoken, under_cuts},
     cutting_proxy::{Close, CuttingProxy, Faults},
 };
 
@@ -157,12 +157,12 @@ mod both_directions_arrive_whole_and_end_cleanly_over_tls_links {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn native() {
-        within(over(Spoken::Native)).await;
+        under_cuts(|| over(Spoken::Native)).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn snet() {
-        within(over(Spoken::Snet)).await;
+        under_cuts(|| over(Spoken::Snet)).await;
     }
 }
 
@@ -208,7 +208,7 @@ async fn round_trip(transport: &mut ResumableTransport) {
 
 #[tokio::test]
 async fn a_server_with_another_certificate_gets_nothing_and_the_session_waits_for_the_true_one() {
-    within(async {
+    under_cuts(|| async {
         let server = Identity::new(NAME);
         let config = Spoken::Native.config().resume_window(RESUME_WINDOW);
         let (listener, addr, _) = listen(config.clone(), server_config(&server, None)).await;
@@ -269,7 +269,7 @@ async fn a_server_with_another_certificate_gets_nothing_and_the_session_waits_fo
 
 #[tokio::test]
 async fn a_client_without_the_certificate_asked_for_is_told_so_as_the_first_link_fails() {
-    within(async {
+    under_cuts(|| async {
         let (server, client) = (Identity::new(NAME), Identity::new("client.test"));
         let tls = server_config(&server, Some(&client));
         let (_listener, addr, tally) = listen(Spoken::Native.config(), tls).await;

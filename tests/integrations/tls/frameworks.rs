@@ -19,7 +19,7 @@ use unbroken::{Listener, PeerAddr};
 
 use super::{Identity, NAME, below::over_tls, client_config, config, server_config};
 use crate::{
-    bed::{self, Bed, Spoken, over_each, within},
+    bed::{self, Bed, Spoken, over_each, under_cuts},
     cutting_proxy::Faults,
     tonic::numbers::{self, Number, Numbers},
 };
@@ -85,7 +85,7 @@ async fn bind(identity: &Identity) -> (Bed, Listener) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tonic_runs_over_links_of_tls() {
-    within(async {
+    under_cuts(|| async {
         let identity = Identity::new(NAME);
         let (bed, listener) = bind(&identity).await;
         let serving = Server::builder().serve_with_incoming(service_fn(numbers::serve), listener);
@@ -108,7 +108,7 @@ async fn tonic_runs_over_links_of_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn axum_serves_over_links_of_tls_and_knows_the_peer() {
-    within(async {
+    under_cuts(|| async {
         let identity = Identity::new(NAME);
         let (bed, listener) = bind(&identity).await;
         let app = Router::new().route(

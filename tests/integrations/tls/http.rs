@@ -34,7 +34,7 @@ use super::{
     server_config, server_name,
 };
 use crate::{
-    bed::{self, Bed, Spoken, over_each, within},
+    bed::{self, Bed, Spoken, over_each, under_cuts},
     cutting_proxy::Faults,
 };
 
@@ -164,7 +164,7 @@ async fn hyper_speaks_what_alpn_chose_through_the_session(spoken: Spoken) {
 // On one thread, where nothing comes between a connection's reading and its writing: it reads of the end first, and passes the cause on.
 #[tokio::test]
 async fn a_session_that_dies_is_found_in_the_error_of_a_request_over_tls() {
-    within(async {
+    under_cuts(|| async {
         let (bed, client) = above(Spoken::Native, &[b"http/1.1"]).await;
         exchange(&client, bed.addr(), Version::HTTP_11).await;
         let answered = client.get(uri(bed.addr(), "/never")).await;
@@ -186,7 +186,7 @@ async fn a_session_that_dies_is_found_in_the_error_of_a_request_over_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hyper_sees_nothing_of_the_alpn_of_links_and_speaks_what_it_is_told_to() {
-    within(async {
+    under_cuts(|| async {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let identity = Identity::new(NAME);
             let tls = offering(&identity, &[b"h2", b"http/1.1"]);
@@ -256,7 +256,7 @@ async fn serve_both(listener: TcpListener, tls: TlsAcceptor) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alpn_tells_sessions_from_https_on_one_port() {
-    within(async {
+    under_cuts(|| async {
         let identity = Identity::new(NAME);
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a free port");

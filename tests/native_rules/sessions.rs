@@ -359,17 +359,7 @@ async fn accept_and_the_stream_end_when_all_are_shut_down() {
             // Not before the last one is gone.
             let waited = timeout(Duration::from_millis(50), listener.accept()).await;
             assert!(waited.is_err(), "{waited:?}");
-            let error = connect(addr, native()).await.expect_err("no new ones");
-            assert!(
-                matches!(
-                    error,
-                    Error::Rejected {
-                        reason: RejectCode::ShuttingDown,
-                        ..
-                    }
-                ),
-                "{error:?}"
-            );
+            assert_takes_no_new(addr).await;
             within("moving", client.handle().migrate())
                 .await
                 .expect("it moves");
@@ -420,17 +410,7 @@ async fn a_dropped_listener_lets_its_sessions_resume_until_the_last_is_over() {
     let all = listener.sessions();
     let (mut client, mut server) = session(&mut listener).await;
     drop(listener);
-    let error = connect(addr, native()).await.expect_err("no new ones");
-    assert!(
-        matches!(
-            error,
-            Error::Rejected {
-                reason: RejectCode::ShuttingDown,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_takes_no_new(addr).await;
     within("moving", client.handle().migrate())
         .await
         .expect("it moves");
@@ -497,6 +477,21 @@ async fn the_deadline_of_a_shutdown_counts_from_the_call() {
         began.elapsed() < Duration::from_secs(2),
         "{:?}",
         began.elapsed()
+    );
+}
+
+/// Whoever asks for a new session hears that the server is shutting down.
+async fn assert_takes_no_new(addr: SocketAddr) {
+    let error = connect(addr, native()).await.expect_err("no new ones");
+    assert!(
+        matches!(
+            error,
+            Error::Rejected {
+                reason: RejectCode::ShuttingDown,
+                ..
+            }
+        ),
+        "{error:?}"
     );
 }
 

@@ -23,20 +23,6 @@ async fn http1_sends_all_requests_over_one_pooled_session(spoken: Spoken) {
     let (bed, listener) = Bed::start(spoken, 1 << 10).await;
     let client = single(Version::HTTP_11, &bed, spoken.config());
     let work = async {
-        for number in 0..500 {
-            let response = echo(&client, bed.uri("/echo"), number.to_string()).await;
-            assert_is_session(&response, &bed, 0);
-        }
-    };
-    Server::strict(spoken, listener).beside(work).await;
-    assert_eq!(bed.sessions().len(), 1);
-    bed.assert_cut(15);
-}
-
-async fn http2_sends_all_requests_over_one_pooled_session(spoken: Spoken) {
-    let (bed, listener) = Bed::start(spoken, 1 << 10).await;
-    let client = client(Version::HTTP_2, bed.connector());
-    let work = async {
         for number in 0..1000 {
             let response = echo(&client, bed.uri("/echo"), number.to_string()).await;
             assert_is_session(&response, &bed, 0);
@@ -44,7 +30,21 @@ async fn http2_sends_all_requests_over_one_pooled_session(spoken: Spoken) {
     };
     Server::strict(spoken, listener).beside(work).await;
     assert_eq!(bed.sessions().len(), 1);
-    bed.assert_cut(15);
+    bed.assert_cut(30);
+}
+
+async fn http2_sends_all_requests_over_one_pooled_session(spoken: Spoken) {
+    let (bed, listener) = Bed::start(spoken, 1 << 10).await;
+    let client = client(Version::HTTP_2, bed.connector());
+    let work = async {
+        for number in 0..2000 {
+            let response = echo(&client, bed.uri("/echo"), number.to_string()).await;
+            assert_is_session(&response, &bed, 0);
+        }
+    };
+    Server::strict(spoken, listener).beside(work).await;
+    assert_eq!(bed.sessions().len(), 1);
+    bed.assert_cut(25);
 }
 
 /// The response came over the bed's session of that number, and has its [`Handle`].

@@ -81,6 +81,10 @@ impl Listener {
     ///
     /// [`Error::Config`] inside if the configuration cannot be used, otherwise the last address's error; `InvalidInput` also if
     /// the system cannot keep its socket buffers within what the [history](crate::Snet::history) allows.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves no port open.
     pub async fn bind<A: ToSocketAddrs>(addr: A, config: Config) -> io::Result<Self> {
         Self::bind_with(addr, config, |stream| ready(Ok(stream))).await
     }
@@ -103,6 +107,10 @@ impl Listener {
     /// # Errors
     ///
     /// As with [`bind`](Self::bind).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`bind`](Self::bind). What `wrap` returns is dropped when its time is up or its place is taken, and the connection with it.
     pub async fn bind_with<A, W, F, L>(addr: A, config: Config, wrap: W) -> io::Result<Self>
     where
         A: ToSocketAddrs,
@@ -186,6 +194,10 @@ impl Listener {
     /// [`Sessions::shutdown`]. Then it closes the port, and the future is done, with how many sessions had to be reset.
     ///
     /// Sessions that nobody has accepted are reset at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and the resets, and is otherwise as dropping the listener.
     pub fn shutdown(mut self, deadline: Duration) -> impl Future<Output = usize> + Send {
         self.close_waiting();
         let shut_down = self.sessions.shutdown(deadline);
